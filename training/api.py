@@ -36,6 +36,7 @@ from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
 from training.evaluation import evaluate as evaluation
 from training.evaluation.records import Estimate, Evaluation
+from training.evaluation.thresholds import Threshold
 from training.features import compute
 from training.features.settings import FeatureSettings
 from training.models import stacking
@@ -187,7 +188,7 @@ def evaluate(
     predictions: Sequence[pd.DataFrame],
     *,
     bootstrap: int = 1000,
-    threshold: float = 0.2,
+    threshold: Threshold = 0.2,
     horizons: Sequence[int] = HORIZONS_YEARS,
 ) -> Evaluation:
     """Judge risks of models that have not seen the patients; `metrics` makes a frame of it."""

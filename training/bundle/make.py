@@ -29,6 +29,7 @@ from training.bundle import encoders, golden, held_out, reference
 from training.bundle.model_card import model_card
 from training.data import registry_folder
 from training.data.outcomes import HORIZONS_YEARS
+from training.data.splits import Nested
 from training.evaluation.bar import departures
 from training.evaluation.misjudged import without_single_scans
 from training.models.arm import DEEP_ARMS
@@ -57,7 +58,7 @@ class Run:
         folder: the run.
         content: `run.json`.
         stack: the ensemble; arms that weigh nothing are left out.
-        cohort: `cohort.parquet`.
+        cohort: `cohort.parquet`, of those whom the models have learnt from.
         features: `features.parquet`; without rows in a run that has none.
         scans: of the registry.
         deep: settings of the networks.
@@ -193,7 +194,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         content=content,
         stack=replace(stored, arms=tuple(a for a, _ in kept), weights=tuple(w for _, w in kept)),
-        cohort=pd.read_parquet(folder / "cohort.parquet"),
+        cohort=_learnt_from(folder, content),
         features=_features(folder / "features.parquet"),
         scans=source.scans,
         deep=deep_settings.read(content["settings"]["deep"]),
@@ -202,6 +203,15 @@ def read_run(folder: Path) -> Run:
         imported=source.imported,
         provenance=_provenance(content, source.about),
     )
+
+
+def _learnt_from(folder: Path, content: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the cohort, without the later patients of a split in time: no model has learnt from them."""
+    frame = pd.read_parquet(folder / "cohort.parquet")
+    if (content.get("split") or {}).get("kind") != "temporal":
+        return frame
+    later = set(Nested.load(folder / "splits.json").outer[0])
+    return frame[~frame["patient"].isin(later)].reset_index(drop=True)
 
 
 def _features(path: Path) -> pd.DataFrame:

@@ -38,7 +38,10 @@ def import_(
     time_unit: Annotated[str, typer.Option(help="Of --time: days, weeks, months or years.")] = "",
     event: Role = "",
     columns: Annotated[
-        Path | None, typer.Option(help="TOML: [covariates.NAME] with type, unit and range; features; ignore.")
+        Path | None,
+        typer.Option(
+            help="TOML: [covariates.NAME] with type, unit and range; features; ignore; site; keep_first_year."
+        ),
     ] = None,
     region: Annotated[
         str, typer.Option(help="What was measured; `lungs`, `right`, `left` are the node's own.")

@@ -22,7 +22,9 @@ LeaveOut = Annotated[
     typer.Option("--leave-out-training-patients", help="Leave out patients that a bundle was made with, not refuse."),
 ]
 Bootstrap = Annotated[int, typer.Option(min=0, max=100_000, help="Patient-level bootstrap samples.")]
-Threshold = Annotated[float, typer.Option(help="Risk at or above which a scan counts as high risk, 0 to 1.")]
+Threshold = Annotated[
+    str, typer.Option(help="Risk at or above which a scan counts as high risk, 0 to 1; or one a horizon: 0.1,0.2,0.3.")
+]
 Out = Annotated[Path, typer.Option(help="Output folder; must be new or empty.")]
 
 
@@ -40,7 +42,7 @@ def evaluate(
     transplant: Transplant = "censor",
     leave_out: LeaveOut = False,
     bootstrap: Bootstrap = 1000,
-    threshold: Threshold = 0.2,
+    threshold: Threshold = "0.2",
 ) -> None:
     """Validate finished bundles on a site's patients: asked as a node asks them, with the full report.
 
@@ -75,7 +77,7 @@ def recalibrate(
     ] = False,
     version: Annotated[str, typer.Option(help="Version of the new bundle (default: the old one with the site).")] = "",
     bootstrap: Bootstrap = 1000,
-    threshold: Threshold = 0.2,
+    threshold: Threshold = "0.2",
 ) -> None:
     """Recalibrate a bundle to a site: intercept and slope of its hazards, sealed as a new bundle in OUT/bundle.
 
@@ -108,10 +110,15 @@ def _tables(
     return SiteTables(registry, outcomes, covariates, known[transplant], leave_out)
 
 
-def _threshold(threshold: float) -> float:
-    if not 0 < threshold < 1:
-        raise UsageError(f"--threshold {threshold:g}: give a risk between 0 and 1")
-    return threshold
+def _threshold(text: str) -> float | tuple[float, ...]:
+    """Return one risk for all horizons, or one for each."""
+    try:
+        found = tuple(map(float, text.split(",")))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < one < 1 for one in found):
+        raise UsageError(f"--threshold {text}: give a risk between 0 and 1, or one for each horizon, with commas")
+    return found[0] if len(found) == 1 else found
 
 
 def _say(out: Path) -> None:

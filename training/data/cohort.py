@@ -146,6 +146,27 @@ def _covariates(frame: pd.DataFrame, covariates: pd.DataFrame | None) -> pd.Data
     return found
 
 
+def courses(frame: pd.DataFrame, outcomes: csv_tables.CsvTable) -> pd.DataFrame:
+    """Return what became of each scan's patient, with a transplant as an outcome of its own.
+
+    Args:
+        frame: of a cohort.
+        outcomes: `follow_up.read_outcomes`.
+
+    Returns:
+        Index scan; `years` to the first of transplant, death and last contact (0 or less: the scan came after a
+        transplant), `died` untransplanted, `transplanted`.
+    """
+    counted, apart = ends(outcomes, "ignore"), ends(outcomes, "censor")
+    of = pd.DataFrame({"end": apart["end"], "died": counted["event"], "transplanted": apart["transplanted"].notna()})
+    joined = frame[["scan", "patient", "date"]].join(of, on="patient").set_index("scan")
+    years = (joined["end"] - pd.to_datetime(joined["date"])).dt.days / DAYS_PER_YEAR
+    transplanted = joined["transplanted"].astype(bool)
+    return pd.DataFrame(
+        {"years": years, "died": joined["died"].astype(bool) & ~transplanted, "transplanted": transplanted}
+    )
+
+
 def save(cohort: Cohort, path: Path) -> None:
     """Write `path` (Parquet) and `flow.json` beside it."""
     write_whole(path.with_name("flow.json"), json.dumps([asdict(s) for s in cohort.flow], indent=1) + "\n")

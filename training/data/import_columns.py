@@ -41,6 +41,7 @@ MEASURED: Mapping[str, tuple[str, str]] = {
     "dlco_ml_min_mmhg": ("dlco", "ml/min/mmHg"),
 }
 UNITS = ("days", "weeks", "months", "years")
+_KEYS = {"covariates", "features", "ignore", "site", "keep_first_year"}
 ROLES = ("patient", "scan", "date", "time", "event")
 
 
@@ -55,6 +56,7 @@ class Asked:
         covariates: declared, by the column that holds each.
         features: further columns of measured numbers.
         ignore: columns to pass over.
+        keep_first_year: whether the true year of each patient's first scan is written down, for a split in time.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Asked:
     covariates: Mapping[str, Covariate] = field(default_factory=dict)
     features: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    keep_first_year: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def read_asked(path: Path | None, roles: Mapping[str, str], time_unit: str, regi
     """Return what the options and a file of columns say.
 
     Args:
-        path: TOML with [covariates.NAME] (a declaration; `column` where the name differs), `features`, `ignore`; None.
+        path: TOML with [covariates.NAME] (a declaration; `column` where the name differs), `features`, `ignore`, `site`
+            (the column of hospitals), `keep_first_year`; None.
         roles: role -> column, as far as they are said.
         time_unit: one of `UNITS`, or "".
         region: of the features.
@@ -110,11 +114,9 @@ def read_asked(path: Path | None, roles: Mapping[str, str], time_unit: str, regi
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
-    if odd := set(stored) - {"covariates", "features", "ignore"}:
-        raise UsageError(f"{path}: unknown key {sorted(odd)[0]!r}: known are covariates, features, ignore")
-    for key in ("features", "ignore"):
-        if not isinstance(stored.get(key, []), list) or not all(isinstance(v, str) for v in stored.get(key, [])):
-            raise UsageError(f"{path}: {key}: give a list of column names")
+    _check_keys(path, stored)
+    if stored.get("site"):
+        roles = {**roles, "site": stored["site"]}
     tables = stored.get("covariates", {})
     if not isinstance(tables, dict):
         raise UsageError(f"{path}: covariates: write a table for each, [covariates.NAME]")
@@ -127,8 +129,25 @@ def read_asked(path: Path | None, roles: Mapping[str, str], time_unit: str, regi
             raise UsageError(f"{path}: the column {column!r} is declared twice, as {by_column[column].name} and {name}")
         by_column[column] = one
     return Asked(
-        roles, time_unit, region, by_column, tuple(stored.get("features", ())), tuple(stored.get("ignore", ()))
+        roles,
+        time_unit,
+        region,
+        by_column,
+        tuple(stored.get("features", ())),
+        tuple(stored.get("ignore", ())),
+        keep_first_year=bool(stored.get("keep_first_year", False)),
     )
+
+
+def _check_keys(path: Path, stored: Mapping[str, Any]) -> None:
+    if odd := set(stored) - _KEYS:
+        raise UsageError(f"{path}: unknown key {sorted(odd)[0]!r}: known are {', '.join(sorted(_KEYS))}")
+    for key, kind, what in (("site", str, "the name of a column"), ("keep_first_year", bool, "true or false")):
+        if not isinstance(stored.get(key, kind()), kind):
+            raise UsageError(f"{path}: {key}: {stored[key]!r}: give {what}")
+    for key in ("features", "ignore"):
+        if not isinstance(stored.get(key, []), list) or not all(isinstance(v, str) for v in stored.get(key, [])):
+            raise UsageError(f"{path}: {key}: give a list of column names")
 
 
 def classify(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], asked: Asked) -> Columns:

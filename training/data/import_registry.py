@@ -27,6 +27,7 @@ from training.data.follow_up import COVARIATES
 from training.data.import_columns import MEASURED, SETTINGS, Asked, classify
 from training.data.import_follow_up import End, ends, scan_days
 from training.data.import_values import WideTable
+from training.data.split_kinds import GROUPS
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def import_table(
     names = pseudonyms.load(out.with_name(f"{out.name}.key"), f"remove it and {out}, and import the table anew")
     scans = _scans(table, keys, names)
     covariates = _covariates(table, scans)
+    groups = _groups(table, scans, asked)
     stated = _radiomics_settings(table, settings)
     out.mkdir(parents=True, exist_ok=True)
     rows = {str(row["scan"]): i for i, row in enumerate(scans)}
@@ -90,6 +92,8 @@ def import_table(
     )
     if covariates:
         write_csv(out / "covariates.csv", tuple(COVARIATES), covariates)
+    if groups:
+        write_csv(out / GROUPS, tuple(groups[0]), groups)
     spacing = _spacing(stated)
     declared = tuple(table.columns.covariates.values())
     _describe(out, table, known, declared, stated, spacing)
@@ -160,6 +164,25 @@ def _scans(table: WideTable, keys: Sequence[tuple[str, str]], names: Pseudonyms)
             }
         )
     return found
+
+
+def _groups(table: WideTable, scans: Sequence[Mapping[str, object]], asked: Asked) -> list[dict[str, object]]:
+    """Return the rows of groups.csv: of each patient's first scan the hospital, and the true year where it is wanted.
+
+    Raises:
+        UsageError: a scan has no hospital, or the year is wanted and there are no dates.
+    """
+    if asked.keep_first_year and not table.has("date"):
+        raise UsageError(f"{table.path}: keep_first_year = true, and no scan has a date: name their column (--date)")
+    if not (asked.keep_first_year or table.has("site")):
+        return []
+    sites = table.parsed("site", csv_tables.words, needed=True) if table.has("site") else []
+    found: dict[object, dict[str, object]] = {}
+    for day, index in sorted((day, index) for index, day in enumerate(scan_days(table))):
+        row: dict[str, object] = {"patient": scans[index]["patient"]}
+        row |= {"site": sites[index]} if sites else {}
+        found.setdefault(row["patient"], row | ({"first_scan": day.year} if asked.keep_first_year else {}))
+    return list(found.values())
 
 
 def _shifted(day: date, patient: str, names: Pseudonyms, dated: bool) -> str:

@@ -47,16 +47,33 @@ def assert_disjoint(patients: Sequence[str], *sides: Rows) -> None:
 
 @dataclass(frozen=True)
 class Nested:
-    """Patients of each outer fold; and of each outer fold's training patients those of each inner fold."""
+    """Patients of each outer fold; and of each outer fold's training patients those of each inner fold.
+
+    `later`: the first outer fold holds patients of a later time. No other fold's model learns from them, and they alone
+    are judged.
+    """
 
     seed: int
     outer: tuple[tuple[str, ...], ...]
     inner: tuple[tuple[tuple[str, ...], ...], ...]
+    later: bool = False
+
+    @property
+    def _content(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if name != "later" or value}
 
     @property
     def sha256(self) -> str:
         """Digest of the split."""
-        return digest(asdict(self))
+        return digest(self._content)
+
+    def judged(self, patients: Sequence[str]) -> Rows:
+        """Return the indices of the scans that an evaluation is of, (scans,): all of them, or the later ones."""
+        return _rows(self.outer[0], patients) if self.later else np.arange(len(patients), dtype=np.intp)
+
+    def _never_learnt(self, number: int) -> set[str]:
+        """Return the patients that an outer fold's model must not learn from."""
+        return {*self.outer[number], *(self.outer[0] if self.later else ())}
 
     def check(self, patients: Sequence[str]) -> None:
         """Prove that the split holds each patient of the rows once, and inner folds the training patients alone.
@@ -69,9 +86,11 @@ class Nested:
             raise LeakageError(
                 "the outer folds do not contain each patient of the cohort exactly once: draw the split again"
             )
-        for fold, inner in zip(self.outer, self.inner, strict=True):
+        if len(self.inner) != len(self.outer):
+            raise LeakageError("not every outer fold has inner folds: draw the split again")
+        for number, inner in enumerate(self.inner):
             trained = [p for part in inner for p in part]
-            if len(trained) != len(set(trained)) or set(trained) != set(everyone) - set(fold):
+            if len(trained) != len(set(trained)) or set(trained) != set(everyone) - self._never_learnt(number):
                 raise LeakageError(
                     "inner folds do not contain each training patient exactly once: draw the split again"
                 )
@@ -79,7 +98,8 @@ class Nested:
     def fold(self, number: int, patients: Sequence[str]) -> tuple[Rows, Rows]:
         """Return the indices of the scans, (scans,), of an outer fold: to train on, to test."""
         test = _rows(self.outer[number], patients)
-        train = np.setdiff1d(np.arange(len(patients)), test).astype(np.intp)
+        never = _rows(tuple(self._never_learnt(number)), patients)
+        train = np.setdiff1d(np.arange(len(patients)), never).astype(np.intp)
         assert_disjoint(patients, train, test)
         return train, test
 
@@ -99,7 +119,7 @@ class Nested:
 
     def save(self, path: Path) -> None:
         """Write the split and its hash as JSON."""
-        write_whole(path, json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n")
+        write_whole(path, json.dumps({**self._content, "sha256": self.sha256}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Nested":
@@ -113,7 +133,7 @@ class Nested:
             stored = json.loads(path.read_text(encoding="utf-8"))
             outer = tuple(tuple(fold) for fold in stored["outer"])
             inner = tuple(tuple(tuple(part) for part in fold) for fold in stored["inner"])
-            split = cls(stored["seed"], outer, inner)
+            split = cls(stored["seed"], outer, inner, later=bool(stored.get("later", False)))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path} is not the split of a run ({error}): delete the run folder and start again"
@@ -145,13 +165,16 @@ def nested(patients: Sequence[str], event: NDArray[np.bool_], seed: int, outer: 
                 f"{outer * inner}. Use fewer folds (splits.outer, splits.inner) or more patients"
             )
     rng = np.random.default_rng(seed)
-    folds = _deal(everyone, died, outer, rng)
-    within = tuple(_deal(everyone - set(fold), died, inner, rng) for fold in folds)
+    folds = deal(everyone, died, outer, rng)
+    within = tuple(deal(everyone - set(fold), died, inner, rng) for fold in folds)
     return Nested(seed, folds, within)
 
 
-def _deal(everyone: set[str], died: set[str], count: int, rng: np.random.Generator) -> tuple[tuple[str, ...], ...]:
-    """Shuffle each stratum and deal it out in turn, going on where the last one ended: sizes differ by one at most."""
+def deal(everyone: set[str], died: set[str], count: int, rng: np.random.Generator) -> tuple[tuple[str, ...], ...]:
+    """Return patients in folds, those who died and the others alike.
+
+    Each stratum is shuffled and dealt out in turn, going on where the last one ended: sizes differ by one at most.
+    """
     order: list[str] = []
     for stratum in (sorted(everyone & died), sorted(everyone - died)):
         order += [stratum[i] for i in rng.permutation(len(stratum))]

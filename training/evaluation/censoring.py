@@ -107,6 +107,27 @@ def kaplan_meier_risk(outcomes: Outcomes, horizon: float, counts: Floats | None 
     return np.where(followed | (survival == 0), 1 - survival, np.nan)
 
 
+def cumulative_incidence(
+    outcomes: Outcomes, cause: NDArray[np.bool_], horizon: float, counts: Floats | None = None
+) -> Floats:
+    """Return the observed risk of one cause by the horizon, others competing: Aalen and Johansen's estimate, (...).
+
+    NaN where the curves end before the horizon, as for `kaplan_meier_risk`.
+
+    Args:
+        outcomes: of the scans, where any cause is an event.
+        cause: whether the event is of this cause, (scans,).
+        horizon: years.
+        counts: how often each scan is taken, (..., scans).
+    """
+    every, one = _steps(outcomes, counts), _steps(Outcomes(outcomes.years, outcomes.event & cause), counts)
+    index = int(np.searchsorted(every.times, horizon, side="right"))
+    before = _surviving(every.deaths, every.at_risk)[..., :-1]
+    hazard = np.divide(one.deaths, every.at_risk, out=np.zeros_like(one.deaths), where=every.at_risk > 0)
+    risk = (before * hazard)[..., :index].sum(axis=-1)
+    return np.where(np.isfinite(kaplan_meier_risk(outcomes, horizon, counts)), risk, np.nan)
+
+
 def censoring_survival(outcomes: Outcomes, at: Floats, counts: Floats | None = None) -> Floats:
     """Return G, the share (0 to 1) not censored by the times `at` (times,), years: shape (..., times).
 

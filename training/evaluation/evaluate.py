@@ -32,6 +32,7 @@ from training.evaluation.records import (
     RiskGroup,
     Subgroup,
 )
+from training.evaluation.thresholds import by_horizon
 from training.evaluation.warnings import warnings_of
 
 PRIMARY = "ensemble"
@@ -58,8 +59,8 @@ class EvaluationOptions(Protocol):
         ...
 
     @property
-    def threshold(self) -> float:
-        """From which risk on, 0 to 1, a scan counts as high."""
+    def threshold(self) -> float | Sequence[float] | Mapping[int, float]:
+        """From which risk on, 0 to 1, a scan counts as high: one for all horizons, one for each, or by year."""
         ...
 
 
@@ -108,7 +109,7 @@ def evaluate(
         cohort: scan, patient, time_years, event, age_years, sex, manufacturer, kernel_family, date.
         predictions: arm, scan, patient, fold, risk_1, risk_2, … up to the last horizon; each arm predicts every scan of
             the cohort once.
-        settings: bootstrap and threshold.
+        settings: bootstrap and thresholds.
         truth: of a synthetic registry, for the oracle: scan, risk_1y, risk_3y, risk_5y.
         horizons_years: at which risks are judged; no oracle where the truth lacks one of them.
         baselines: which of the arms are only there to be compared with.
@@ -116,8 +117,9 @@ def evaluate(
 
     Raises:
         UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
-            folds.
+            folds; the thresholds are not of these horizons.
     """
+    thresholds = by_horizon(settings.threshold, horizons_years)
     cohort = cohort.reset_index(drop=True)
     arms = checked_risks(cohort, predictions, horizons_years)
     outcomes = Outcomes(cohort["time_years"].to_numpy(np.float64), cohort["event"].to_numpy(np.bool_))
@@ -142,14 +144,14 @@ def evaluate(
         one_scan = _scans(outcomes, first_scans, years, counts)
         adjusted = _adjusted(outcomes, everyone, years, counts, adjusting)
         parts = [(by, value, _scans(outcomes, rows, years, counts)) for by, value, rows in groups]
-        horizons.append(_at_years(all_scans, patients))
+        horizons.append(_at_years(all_scans, patients, thresholds[years]))
         oracle = None if oracle_risk is None else oracle_risk[:, index]
         if oracle is not None:
             judged = (metrics.auc, metrics.calibration_slope, metrics.calibration_intercept)
             oracles.append(Oracle(years, *(all_scans.estimate(metric, oracle) for metric in judged)))
         for name, risks in arms.items():
             risk = risks[:, years - 1]
-            result = _result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold)
+            result = _result(all_scans, one_scan, adjusted, risk, oracle, counts, thresholds[years])
             within = all_scans.estimate(partial(metrics.auc_within, groups=folds[name]), risk)
             paired_here = {metric: all_scans.drawn_of(compute, risk) for metric, compute in _PAIRED.items()}
             for metric, found in paired_here.items():
@@ -172,7 +174,7 @@ def evaluate(
     return Evaluation(
         format=FORMAT,
         bootstrap=settings.bootstrap,
-        threshold=settings.threshold,
+        threshold=thresholds[middle],
         patients=int(cohort["patient"].nunique()),
         scans=len(cohort),
         deaths=int(cohort.groupby("patient")["event"].any().sum()),
@@ -227,7 +229,7 @@ def _distinct(patients: NDArray[np.intp], scans: _Scans, which: NDArray[np.bool_
     return len(np.unique(patients[scans.rows][which]))
 
 
-def _at_years(scans: _Scans, patients: NDArray[np.intp]) -> AtYears:
+def _at_years(scans: _Scans, patients: NDArray[np.intp], threshold: float) -> AtYears:
     at = scans.whole
     censored = ~at.dead & (at.outcomes.years <= at.horizon)
     nothing = np.zeros(len(at.dead))
@@ -237,6 +239,7 @@ def _at_years(scans: _Scans, patients: NDArray[np.intp]) -> AtYears:
         patients_died=_distinct(patients, scans, at.dead),
         censored=int(censored.sum()),
         observed_risk=scans.estimate(_observed, nothing),
+        threshold=threshold,
     )
 
 

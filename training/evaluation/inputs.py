@@ -82,7 +82,7 @@ def vendors(cohort: pd.DataFrame) -> "pd.Series[str]":
 
 
 def parts_of(cohort: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
-    """Return (by, value, indices of the rows) for sex, age, scanner and kernel; unknown values are left out."""
+    """Return (by, value, indices of the rows) for sex, age, scanner, kernel and site; unknown values are left out."""
     ages = [f"under {_AGES[0]:g}", f"{_AGES[0]:g} to {_AGES[1]:g}", f"{_AGES[1]:g} and over"]
     age = cohort["age_years"].to_numpy(np.float64)
     by = {
@@ -91,6 +91,8 @@ def parts_of(cohort: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
         "manufacturer": vendors(cohort).to_numpy(),
         "kernel": cohort["kernel_family"].to_numpy(),
     }
+    if "site" in cohort:
+        by["site"] = cohort["site"].to_numpy()
     found = []
     for name, values in by.items():
         present = ages if name == "age" else sorted({str(v) for v in values} - {"", "unknown", "None", "nan"})

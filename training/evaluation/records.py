@@ -11,6 +11,7 @@ from dicomnode.errors import UsageError
 from training.data.outcomes import middle_of
 from training.evaluation.calibration_curve import SmoothPoint
 from training.evaluation.metrics import CalibrationGroup
+from training.evaluation.thresholds import text_of
 
 FORMAT = 3
 
@@ -32,6 +33,7 @@ class AtYears:
     """The scans at a horizon: those followed by a death, and of how many patients; those censored before it; the risk.
 
     Patients carry the evidence, a patient's scans share one death. `observed_risk` is Kaplan and Meier's.
+    `threshold` is the risk from which a scan counts as high there; older evaluations have `Evaluation.threshold` alone.
     """
 
     years: int
@@ -39,6 +41,7 @@ class AtYears:
     patients_died: int
     censored: int
     observed_risk: Estimate
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -185,11 +188,37 @@ class PairedDifference:
 
 
 @dataclass(frozen=True)
+class TransplantTreatment:
+    """The primary arm's predictions with lung transplants treated in one way ("event", "censor" or "compete").
+
+    `observed_risk` is 1 - Kaplan-Meier; as a competing risk, Aalen and Johansen's cumulative incidence of death.
+    """
+
+    treatment: str
+    observed_risk: Estimate
+    auc: Estimate
+    observed_to_expected: Estimate
+    calibration_slope: Estimate
+    calibration_intercept: Estimate
+
+
+@dataclass(frozen=True)
+class TransplantsAt:
+    """The scans followed by a transplant by a horizon, of how many patients, and what each treatment of them finds."""
+
+    years: int
+    transplanted: int
+    patients_transplanted: int
+    treatments: tuple[TransplantTreatment, ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """All that one evaluation of out-of-fold predictions found. `primary` names the arm that decides.
 
+    `transplants` are a sensitivity analysis, empty where nobody was transplanted, and in older evaluations.
     `baselines` are those of the arms that are only there to be compared with; `differences` are of pairs of arms. An
-    older evaluation has neither.
+    older evaluation has neither. `threshold` is that of the middle horizon (see `thresholds`).
     """
 
     format: int
@@ -207,11 +236,17 @@ class Evaluation:
     warnings: tuple[str, ...]
     baselines: tuple[str, ...] = ()
     differences: tuple[PairedDifference, ...] = ()
+    transplants: tuple[TransplantsAt, ...] = ()
 
     @property
     def middle_years(self) -> int:
         """The horizon that stands for all where there is room for one; `misjudged` is of it."""
         return middle_of([h.years for h in self.horizons])
+
+    @property
+    def thresholds(self) -> str:
+        """The risks from which a scan counts as high, in words: one, or one for each horizon."""
+        return text_of({h.years: self.threshold if h.threshold is None else h.threshold for h in self.horizons})
 
     def arm(self, name: str) -> ArmResult:
         """Return the result of an arm; KeyError if there is none."""

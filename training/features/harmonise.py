@@ -2,7 +2,7 @@
 
 In turn: features that are mostly missing or constant are left out; ComBat makes scanners alike (optional); missing
 values become the median; values are clipped to what training has seen, centred and scaled; features that do not repeat
-from scan to scan of one patient are left out; of two that say the same, one is.
+when one patient is scanned again soon are left out; of two that say the same, one is.
 
 The result is a `dicomnode.analysis.risk.tabular.Harmoniser`, plain numbers that the node applies.
 """
@@ -20,7 +20,7 @@ from dicomnode.errors import UsageError
 
 #: Scans of one scanner that ComBat needs to learn from it; a scanner with fewer passes through.
 SMALLEST_BATCH = 10
-#: Patients with two scans or more that the stability of features is judged from; with fewer it is not judged.
+#: Repetitions, of two scans or more, that the stability of features is judged from; with fewer it is not judged.
 FEWEST_REPEATED = 20
 #: A feature that a greater share of the training scans lacks is left out; first scans have no change.
 MOST_MISSING, MOST_MISSING_CHANGE = 0.5, 0.9
@@ -29,16 +29,20 @@ _CLIP_PERCENT = 0.5
 
 @dataclass(frozen=True)
 class Choice:
-    """A harmoniser, and why each feature that it lacks was left out."""
+    """A harmoniser, why each feature that it lacks was left out, and from how many repetitions stability was judged.
+
+    `repeated` is 0 where it was not judged.
+    """
 
     harmoniser: Harmoniser
     left_out: Mapping[str, str]
+    repeated: int = 0
 
 
 def fit(
     features: pd.DataFrame,
     batches: Sequence[str],
-    patients: Sequence[str],
+    repetitions: Sequence[str],
     *,
     combat_by: Sequence[str] = (),
     stability: float = 0.0,
@@ -49,9 +53,9 @@ def fit(
     Args:
         features: (scans, features), NaN where missing.
         batches: scanner of each scan (`tabular.batch_name`); "" is unknown.
-        patients: of each scan.
+        repetitions: of each scan, alike for scans that repeat one another (`repetitions_of`).
         combat_by: parts of the batch name; empty: no ComBat.
-        stability: lowest intraclass correlation over a patient's scans; 0: not judged.
+        stability: lowest intraclass correlation over repeated scans; 0: not judged.
         correlation: highest absolute correlation between two features; 1: not judged.
 
     Raises:
@@ -76,13 +80,39 @@ def fit(
     harmoniser = _scaling(tuple(map(str, features)), values, batches, tuple(combat_by), learnt)
 
     scaled = pd.DataFrame(harmoniser.apply(values, batches), columns=features.columns)
-    if stability > 0:
-        scaled = keep(scaled, _stable(scaled, patients, stability), "unstable")
+    repeated = _repeated(repetitions) if stability > 0 else 0
+    if repeated:
+        scaled = keep(scaled, _stable(scaled, repetitions, stability), "unstable")
     if correlation < 1:
         scaled = keep(scaled, uncorrelated(scaled.to_numpy(), correlation), "correlated")
     if scaled.shape[1] == 0:
-        raise UsageError("no feature is repeatable over a patient's scans: lower radiomics.stability")
-    return Choice(_only(harmoniser, list(scaled)), left_out)
+        raise UsageError("no feature is repeatable over repeated scans: lower radiomics.stability")
+    return Choice(_only(harmoniser, list(scaled)), left_out, repeated)
+
+
+def repetitions_of(patients: Sequence[str], dates: Sequence[str], within_days: int) -> list[str]:
+    """Return a label of each scan, alike for scans of one patient within so many days of the first of them.
+
+    Scans far apart differ by what has happened in between: that is progression, not a lack of repeatability, and a
+    feature that sees it would be left out for it.
+
+    Args:
+        patients: of each scan.
+        dates: ISO, on one calendar for each patient.
+        within_days: 0: all scans of a patient count as repetitions.
+    """
+    if within_days == 0:
+        return list(patients)
+    days = np.asarray(dates, "datetime64[D]").astype(np.int64)
+    labels, begun = [""] * len(patients), dict[str, tuple[int, int]]()
+    for row in np.argsort(days, kind="stable"):
+        patient = patients[row]
+        number, first = begun.get(patient, (0, int(days[row])))
+        if days[row] - first > within_days:
+            number, first = number + 1, int(days[row])
+        begun[patient] = number, first
+        labels[row] = f"{patient} {number}"
+    return labels
 
 
 def _varies(values: Floats) -> NDArray[np.bool_]:
@@ -179,13 +209,16 @@ def _shrunk(standardised: Floats) -> tuple[Floats, Floats]:
     return gamma, np.sqrt(delta)
 
 
-def _stable(scaled: pd.DataFrame, patients: Sequence[str], lowest: float) -> NDArray[np.bool_]:
+def _repeated(repetitions: Sequence[str]) -> int:
+    """Return from how many repetitions stability can be judged; 0 where they are too few."""
+    found = int((pd.Series(repetitions).value_counts() > 1).sum())
+    return found if found >= FEWEST_REPEATED else 0
+
+
+def _stable(scaled: pd.DataFrame, repetitions: Sequence[str], lowest: float) -> NDArray[np.bool_]:
     """Whether each feature repeats; changes and covariates are no traits of a patient that could be asked to."""
     judged = np.array([not str(c).startswith(("change.", "covariates.")) for c in scaled])
-    repeated = pd.Series(patients).value_counts()
-    if (repeated > 1).sum() < FEWEST_REPEATED:
-        return np.ones(len(judged), bool)
-    return ~judged | (intraclass_correlation(scaled.to_numpy(), patients) >= lowest)
+    return ~judged | (intraclass_correlation(scaled.to_numpy(), repetitions) >= lowest)
 
 
 def intraclass_correlation(values: Floats, patients: Sequence[str]) -> Floats:

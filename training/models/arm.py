@@ -55,6 +55,15 @@ class Data:
         years[rows], event[rows] = self.outcomes.years[rows], self.outcomes.event[rows]
         return replace(self, outcomes=Outcomes(years, event, self.outcomes.edges))
 
+    def of(self, rows: Rows) -> "Data":
+        """Return some of the scans alone, renumbered; `rows` rise and take whole patients."""
+        return Data(
+            self.registry,
+            self.cohort.iloc[rows].reset_index(drop=True),
+            self.features.iloc[rows].reset_index(drop=True),
+            self.outcomes[rows],
+        )
+
     @property
     def patients(self) -> tuple[str, ...]:
         """The patient of each row."""

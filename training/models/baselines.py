@@ -11,7 +11,7 @@ from training.models.tabular_models import Candidate
 from training.models.tabular_settings import RadiomicsSettings
 
 #: From next to no penalty on: a handful of predictors needs little.
-_CANDIDATES = tuple(Candidate("cox", {"penalizer": penalizer}) for penalizer in (0.001, 0.01, 0.1))
+_CANDIDATES = tuple(Candidate("cox", {"penalizer": penalizer}) for penalizer in (0.001, 0.01, 0.1, 1.0))
 _SETTINGS = RadiomicsSettings(models=("cox",), stability=0.0, correlation=1.0)
 
 

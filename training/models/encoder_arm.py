@@ -22,6 +22,7 @@ from training.files import digest
 from training.models.arm import Data, Rows
 from training.models.encoder_settings import EncoderSettings
 from training.models.tabular_arm import FittedRadiomics, RadiomicsArm
+from training.models.tabular_models import candidates_of
 from training.models.tabular_settings import RadiomicsSettings
 from training.progress_type import ProgressCallback
 
@@ -95,7 +96,7 @@ class EncoderArm:
         """Return the tabular arm that learns of embeddings."""
         chosen = self.settings
         of = RadiomicsSettings(models=chosen.models, correlation=chosen.correlation, stability=chosen.stability)
-        return RadiomicsArm(of, name=NAME, columns=names(width))
+        return RadiomicsArm(of, name=NAME, columns=names(width), candidates=candidates_of(chosen))
 
     def fit(
         self,

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from training.toml_table import TomlTable
+from training.models.grid_settings import GridSettings
 
 
-class EncoderSettings(TomlTable):
+class EncoderSettings(GridSettings):
     """`[encoder]`: the arm on embeddings of a 3-D encoder that somebody else has made."""
 
     path: Path | None = Field(None, description="TorchScript file of the encoder")

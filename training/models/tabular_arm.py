@@ -26,7 +26,8 @@ from training.features import harmonise
 from training.files import digest, write_json
 from training.models import tabular_models
 from training.models.arm import Data, Rows
-from training.models.tabular_models import CANDIDATES, Candidate, FitError
+from training.models.grid_settings import GridSettings
+from training.models.tabular_models import CANDIDATES, Candidate, FitError, candidates_of
 from training.models.tabular_settings import RadiomicsSettings
 from training.progress_type import ProgressCallback
 
@@ -38,10 +39,11 @@ def make(table: Mapping[str, object]) -> "RadiomicsArm":
         UsageError: a setting is unknown or does not fit.
     """
     try:
-        return RadiomicsArm(RadiomicsSettings.model_validate(table))
+        settings = RadiomicsSettings.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"radiomics.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return RadiomicsArm(settings, candidates=candidates_of(settings))
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,16 @@ class RadiomicsArm:
             chosen, model = _fit_best(self.candidates, scores, data, training, seed)
             write_json(folder / "model.json", model)
             left_out = training.choice.left_out
-            write_json(folder / "fit.json", {"key": key, "chosen": chosen, "inner_loss": scores, "left_out": left_out})
+            write_json(
+                folder / "fit.json",
+                {
+                    "key": key,
+                    "chosen": chosen,
+                    "inner_loss": scores,
+                    "left_out": left_out,
+                    "repeated": training.choice.repeated,
+                },
+            )
         return FittedRadiomics(tabular.read(folder / "model.json"), data)
 
     def columns_of(self, data: Data) -> list[str]:
@@ -150,7 +161,11 @@ class RadiomicsArm:
         choice = harmonise.fit(
             features,
             batches,
-            [data.patients[row] for row in rows],
+            harmonise.repetitions_of(
+                [data.patients[row] for row in rows],
+                data.cohort["date"].iloc[rows].to_list(),
+                self.settings.stability_days,
+            ),
             combat_by=self.settings.combat,
             stability=self.settings.stability,
             correlation=self.settings.correlation,
@@ -165,8 +180,9 @@ class RadiomicsArm:
         scans = data.cohort["scan"].to_numpy()
         rows = [scans[r].tolist() for r in (train, *(side for pair in inner for side in pair))]
         edges = () if data.outcomes.edges == EDGES_YEARS else (data.outcomes.edges,)  # folds of older runs stay known
-        kinds = [c.name for c in self.candidates]
-        return digest(self.settings.model_dump(), columns, rows, seed, seen.hexdigest(), kinds, *edges)
+        kinds = [c.name for c in self.candidates]  # they name the grid
+        settings = self.settings.model_dump(exclude=set(GridSettings.model_fields) - {"models"})
+        return digest(settings, columns, rows, seed, seen.hexdigest(), kinds, *edges)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,16 @@ from torch import nn
 from dicomnode.analysis.risk.tabular import Floats
 from dicomnode.errors import DicomnodeError
 from training.data.outcomes import EDGES_YEARS, Outcomes, interval_targets, negative_log_likelihood
+from training.models.grid_settings import GridSettings
 
 _HALF_A_DAY = 0.5 / 365.25
 _LEARNING_RATE = 0.05
 #: Where to begin; lifelines takes smaller steps where one went wrong, and gives up when they are tiny.
 _NEWTON_STEPS = (0.95, 0.5, 0.1)
+
+
+#: lifelines makes the corner of |b| round: what the penalty takes out is left with about 1e-8.
+_ZERO = 1e-5
 
 
 class FitError(DicomnodeError):
@@ -39,16 +44,24 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """For tables: "cox penalizer=0.03"."""
+        """For tables: "cox penalizer=0.03", "cox penalizer=0.03 l1_ratio=0.5"."""
         return " ".join([self.kind, *(f"{k}={v:g}" for k, v in self.settings.items())])
 
 
-#: What the inner folds choose from: from heavily regularised, for hundreds of features, to less, for a few.
-CANDIDATES: tuple[Candidate, ...] = (
-    *(Candidate("cox", {"penalizer": penalizer}) for penalizer in (0.1, 0.3, 1.0, 3.0)),
-    *(Candidate("boosting", {"trees": trees, "leaves": leaves}) for trees, leaves in ((20, 3), (40, 4), (100, 4))),
-    *(Candidate("network", {"steps": steps, "decay": 1.0}) for steps in (15, 30, 60)),
-)
+def candidates_of(grid: GridSettings) -> tuple[Candidate, ...]:
+    """Return every point of the grid, of each kind: what the inner folds choose from."""
+    cox = [
+        Candidate("cox", {"penalizer": penalizer, **({"l1_ratio": ratio} if ratio > 0 else {})})
+        for ratio in grid.l1_ratios
+        for penalizer in grid.penalizers
+    ]
+    boosting = [Candidate("boosting", {"trees": trees, "leaves": leaves}) for trees, leaves in grid.boosting]
+    network = [Candidate("network", {"steps": steps, "decay": 1.0}) for steps in grid.steps]
+    return (*cox, *boosting, *network)
+
+
+#: By the default settings.
+CANDIDATES = candidates_of(GridSettings())
 
 
 def fit(candidate: Candidate, values: Floats, outcomes: Outcomes, seed: int) -> dict[str, object]:
@@ -68,16 +81,25 @@ def fit(candidate: Candidate, values: Floats, outcomes: Outcomes, seed: int) -> 
     """
     settings = candidate.settings
     if candidate.kind == "cox":
-        return plain_cox(fit_cox(values, outcomes, settings["penalizer"]), outcomes.edges)
+        return plain_cox(
+            fit_cox(values, outcomes, settings["penalizer"], settings.get("l1_ratio", 0.0)), outcomes.edges
+        )
     if candidate.kind == "boosting":
         return plain_boosting(fit_boosting(values, outcomes, int(settings["trees"]), int(settings["leaves"]), seed))
     return plain_network(fit_network(values, outcomes, int(settings["steps"]), settings["decay"], seed))
 
 
-def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float) -> CoxPHFitter:
-    """Fit proportional hazards with a quadratic penalty to values (scans, features).
+def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float, l1_ratio: float = 0.0) -> CoxPHFitter:
+    """Fit proportional hazards with an elastic-net penalty (Zou and Hastie 2005) to values (scans, features).
 
-    What happens after the last edge does not count.
+    The mean log partial likelihood less penalizer * (l1_ratio * |b| + (1 - l1_ratio) / 2 * b^2). What happens after the
+    last edge does not count.
+
+    Args:
+        values: harmonised features.
+        outcomes: of the same scans.
+        penalizer: strength of the penalty.
+        l1_ratio: 0, ridge: all features stay; 1, lasso: few do.
 
     Raises:
         FitError: it does not converge.
@@ -87,7 +109,7 @@ def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float) -> CoxPHFitter
     frame["years"] = np.clip(outcomes.years, _HALF_A_DAY, last)
     frame["event"] = outcomes.event & (outcomes.years <= last)
     for step_size in _NEWTON_STEPS:
-        fitter = CoxPHFitter(penalizer=penalizer)
+        fitter = CoxPHFitter(penalizer=penalizer, l1_ratio=l1_ratio)
         with warnings.catch_warnings():
             # lifelines 0.30 relies on copies that pandas 4 will make in another way: nothing that could be done here.
             warnings.simplefilter("ignore", Pandas4Warning)
@@ -97,13 +119,19 @@ def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float) -> CoxPHFitter
             except (ConvergenceWarning, ConvergenceError):
                 continue
     raise FitError(
-        f"the Cox model with penalizer {penalizer:g} does not converge: add other models to radiomics.models"
+        f"the Cox model with penalizer {penalizer:g} does not converge: use larger ones, or add other models to "
+        "radiomics.models"
     )
 
 
 def plain_cox(fitter: CoxPHFitter, edges: Sequence[float] = EDGES_YEARS) -> dict[str, object]:
-    """Coefficients and the baseline's cumulative hazard at the edges, with lifelines' centring worked in."""
-    coefficients = fitter.params_.to_numpy(np.float64)
+    """Coefficients and the baseline's cumulative hazard at the edges, with lifelines' centring worked in.
+
+    Features that a penalty with l1_ratio > 0 takes out have the coefficient 0.
+    """
+    coefficients = fitter.params_.to_numpy(np.float64).copy()
+    if fitter.l1_ratio > 0:
+        coefficients[np.abs(coefficients) < _ZERO] = 0.0
     stored = fitter.baseline_cumulative_hazard_
     at = np.interp(edges[1:], [0.0, *stored.index], [0.0, *stored.iloc[:, 0]])
     centre = float(fitter._norm_mean.to_numpy(np.float64) @ coefficients)

@@ -18,6 +18,7 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.errors import BundleError, UsageError
 from training.data.outcomes import middle_of
+from training.data.splits import Nested
 from training.evaluation import bar as bars
 from training.evaluation import metrics
 from training.evaluation.bar import GateBar
@@ -113,6 +114,8 @@ def _read(run: Path) -> _JudgedRun:
     settings = from_dict(stored, str(run / "run.json"))
     data = read_data(run, settings.registry, settings.horizons)
     predictions = pd.read_parquet(run / "predictions.parquet")
+    if settings.splits.kind == "temporal":
+        data = data.of(Nested.load(run / "splits.json").judged(data.patients))
     by_arm = {str(arm): _aligned(of, data) for arm, of in predictions.groupby("arm")}
     folds = by_arm["ensemble"]["fold"].to_numpy(np.intp)
     return _JudgedRun(run, record, settings.horizons, data, by_arm, folds)

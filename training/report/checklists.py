@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.data.outcomes import edges_of
+from training.data.split_kinds import statement
 from training.report import checklist_models
 from training.report.run_facts import AGE, KERNEL, SCANNER, SEX, THICKNESS, RunFacts
 
@@ -100,7 +101,7 @@ def claim(facts: RunFacts) -> tuple[Item, ...]:
         ),
         ("30", "Robustness", "one scan per patient; censoring weights from a Cox model; subgroups (see tables)"),
         ("31", "Explainability", checklist_models.explained(facts)),
-        ("32", "Internal evaluation", "out-of-fold predictions in nested cross-validation"),
+        ("32", "Internal evaluation", statement(facts.run.get("split") or {}) or _CROSS_VALIDATED),
         ("33", "External evaluation", ""),
         ("35", "Excluded patients and scans", flow(facts)),
         ("36", "Demographics", _named(facts, AGE, SEX)),
@@ -113,6 +114,7 @@ def claim(facts: RunFacts) -> tuple[Item, ...]:
     return items(rows)
 
 
+_CROSS_VALIDATED = "out-of-fold predictions in nested cross-validation"
 _MEASURES = (
     "AUC(t), Uno's C, Brier and scaled Brier score, calibration slope and intercept, sensitivity, specificity, net "
     "benefit; inverse-probability-of-censoring weights"
@@ -124,6 +126,11 @@ MEASURES_EXTERNAL = (
     "smooth curve and integrated calibration index; sensitivity, specificity, net benefit; "
     "inverse-probability-of-censoring weights; paired differences between bundles"
 )
+_ALONE = {
+    "patients": "single registry, no external validation",
+    "sites": "single registry: sites left out in turn, which is no validation by others elsewhere",
+    "temporal": "single registry: validated on later patients of the same sites alone",
+}
 FAIRNESS = "subgroups by sex and age (see table); ethnicity and socioeconomic status not in the registry"
 POOR_INPUT = "the node withholds the risk and states the reason if the lung segmentation is doubtful"
 
@@ -198,6 +205,8 @@ def _partition(facts: RunFacts) -> str:
     within = f", {inner} inner folds within each" if inner else ""
     sizes = ", ".join(map(str, facts.split))
     digest = facts.run.get("split_sha256", "")
+    if said := statement(facts.run.get("split") or {}):
+        return f"{said} Outer folds of {sizes} patients{within}; sha256 {digest}"
     return f"{len(facts.split)} outer folds by patient, stratified by death ({sizes} patients){within}; sha256 {digest}"
 
 
@@ -206,7 +215,21 @@ def _handling(facts: RunFacts) -> str:
     if combat is None or "radiomics" not in facts.arms:
         return ""
     harmonised = f"ComBat by {', '.join(combat)}" if combat else "no ComBat"
-    return f"scaling, correlation and repeatability filters within the training folds; {harmonised}"
+    return f"scaling and correlation filters within the training folds; {_repeatability(facts)}; {harmonised}"
+
+
+def _repeatability(facts: RunFacts) -> str:
+    """Say from what the repeatability of features was judged, or that it was not."""
+    lowest, days = facts.setting("radiomics", "stability"), facts.setting("radiomics", "stability_days")
+    judged = [int(fit["repeated"]) for fit in facts.fits.get("radiomics", ()) if "repeated" in fit]
+    if not lowest:
+        return "no repeatability filter"
+    if not judged:  # older runs
+        return "repeatability filter over each patient's scans, progression included"
+    apart = f"at most {days} days apart" if days else "however far apart, progression included"
+    if not all(judged):
+        return f"repeatability not judged in every fold: fewer than 20 repetitions, scans {apart}"
+    return f"features left out by repeatability below {lowest:g}, from {min(judged)} repetitions or more {apart}"
 
 
 def _specification(facts: RunFacts) -> str:
@@ -223,7 +246,7 @@ def _calibrated(facts: RunFacts) -> str:
 
 def _output(facts: RunFacts) -> str:
     years = ", ".join(f"{edge:g}" for edge in edges_of([h.years for h in facts.evaluation.horizons])[1:])
-    return f"probability of death by the end of years {years}; high risk from {facts.evaluation.threshold:g}"
+    return f"probability of death by the end of years {years}; high risk from {facts.evaluation.thresholds}"
 
 
 def code(facts: RunFacts) -> str:
@@ -254,7 +277,7 @@ def _diagnostic(facts: RunFacts) -> str:
         for h in e.arm(e.primary).horizons
         if h.sensitivity.value is not None and h.specificity.value is not None
     ]
-    return f"{e.primary}, high risk from {e.threshold:g}: " + "; ".join(known) if known else ""
+    return f"{e.primary}, high risk from {e.thresholds}: " + "; ".join(known) if known else ""
 
 
 def interval(estimate: object) -> str:
@@ -269,7 +292,8 @@ def interval(estimate: object) -> str:
 
 def _limitations(facts: RunFacts) -> str:
     kept = [*(("synthetic phantoms: the numbers have no meaning for any patient",) if facts.synthetic else ())]
-    return "; ".join([*kept, "single registry, no external validation", *facts.warnings])
+    split = facts.run.get("split") or {}
+    return "; ".join([*kept, _ALONE.get(str(split.get("kind")), _ALONE["patients"]), *facts.warnings])
 
 
 def _pseudonyms(facts: RunFacts) -> str:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from dicomnode.files import write_whole
+from training.data.split_kinds import statement
 from training.evaluation.misjudged import BEGIN, END
 from training.evaluation.records import ArmResult
 from training.models.stacking import NAME as ENSEMBLE
@@ -121,6 +122,7 @@ def _content(facts: RunFacts) -> Content:
         "calibration": report_tables.calibration(facts),
         "threshold": report_tables.by_metric(facts, ("sensitivity", "specificity", "net_benefit")),
         "horizons": report_tables.horizons(facts),
+        "transplants": report_tables.transplants(facts),
         "characteristics": ReportTable(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
         "subgroups": report_tables.subgroups(primary, years),
         "shifts": report_tables.shifts(facts),
@@ -161,6 +163,8 @@ def summary(facts: RunFacts) -> tuple[str, ...]:
         f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
         f"{e.median_follow_up_years:.1f} years after a scan. {_independence(primary)}"
     ]
+    if said := statement(facts.run.get("split") or {}):
+        lines.append(said)
     if (chosen := _chosen(facts)) is not None:
         lines.append(chosen)
     for h in primary.horizons:

@@ -19,6 +19,7 @@ from training.evaluation.records import Evaluation
 from training.explanation.explanation import RunExplanation
 from training.explanation.explanation import read as read_explanation
 from training.models.arm import DEEP_ARMS
+from training.models.edges import at_edge
 from training.models.stacking import NAME as ENSEMBLE
 from training.report.validation_facts import NAME as VALIDATION
 from training.report.validation_facts import ValidationFacts
@@ -106,8 +107,9 @@ class RunFacts:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The run's own, then the evaluation's."""
-        return (*map(str, self.run.get("warnings", ())), *self.evaluation.warnings)
+        """The run's own, those of the grids that settings were chosen from, then the evaluation's."""
+        edges = (text for arm in self.arms for text in at_edge(arm, self.fits.get(arm, ())))
+        return (*map(str, self.run.get("warnings", ())), *edges, *self.evaluation.warnings)
 
     def setting(self, *keys: str) -> Any:
         """Return a value of the run's settings; None if it has none of that name."""

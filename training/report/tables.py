@@ -151,6 +151,28 @@ def horizons(facts: RunFacts) -> ReportTable:
     return ReportTable(("", *(f"{h.years} y" for h in e.horizons)), rows)
 
 
+_TREATMENTS = {"event": "as death", "censor": "censored", "compete": "competing risk"}
+
+
+def transplants(facts: RunFacts) -> ReportTable:
+    """Return the primary arm with lung transplants treated in each way; no row where nobody was transplanted."""
+    of = facts.evaluation.transplants
+    head = ("lung transplants", "", *(f"{at.years} y" for at in of))
+    if not of:
+        return ReportTable(head, ())
+    counted = (f"{at.transplanted} ({at.patients_transplanted} patients)" for at in of)
+    rows: list[tuple[str, ...]] = [("scans followed by one first", "", *counted)]
+    for number, first in enumerate(of[0].treatments):
+        observed = "observed risk (Aalen-Johansen)" if first.treatment == "compete" else "observed risk (Kaplan-Meier)"
+        names = {"observed_risk": observed, "auc": "AUC", **_NAMES}
+        for position, metric in enumerate(
+            ("observed_risk", "auc", "observed_to_expected", "calibration_slope", "calibration_intercept")
+        ):
+            values = (text_of(getattr(at.treatments[number], metric)) for at in of)
+            rows.append(("" if position else _TREATMENTS[first.treatment], names[metric], *values))
+    return ReportTable(head, tuple(rows))
+
+
 def subgroups(arm: ArmResult, years: Sequence[int]) -> ReportTable:
     """One arm in parts of the cohort; observed and predicted risk at the middle horizon."""
     named = dict.fromkeys((s.by, s.value) for s in arm.subgroups)

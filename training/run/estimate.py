@@ -17,7 +17,7 @@ import pandas as pd
 
 from dicomnode.errors import RefusedError, UsageError
 from dicomnode.files import sha256_of
-from training.data import cohort, covariate_types, splits
+from training.data import cohort, covariate_types, split_kinds, splits
 from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
 from training.evaluation.evaluate import evaluate
@@ -112,10 +112,9 @@ def estimate(settings: RunSettings) -> RunEstimate:
         check_files(name, tables)
     made, _ = make_cohort(settings, registry)
     frame = made.frame
-    event = frame["event"].to_numpy(np.bool_)
-    drawn = splits.nested(
-        frame["patient"].to_list(), event, settings.seed, settings.splits.outer, settings.splits.inner
-    )
+    drawn = split_kinds.draw(frame, registry, settings.seed, settings.splits.asked).nested
+    folds = settings.splits.model_copy(update={"outer": len(drawn.outer)})
+    settings = settings.model_copy(update={"splits": folds})
     found = _Found()
     found.parts.append(StepCost("cohort and splits", time.monotonic() - started, len(frame) * 200, "done here"))
     data = _features(settings, registry, frame, found)

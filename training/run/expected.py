@@ -81,6 +81,11 @@ def _problems(settings: RunSettings, holds: Expected) -> list[str]:
             f"features.radiomics_spacing_mm = {features.radiomics_spacing_mm:g}, and the node measures at "
             f"{holds.radiomics_spacing_mm:g} mm: set it to that"
         )
+    if settings.splits.kind != "patients" and not (settings.splits.groups or settings.splits.by != "site"):
+        found.append(
+            f'splits.kind = "{settings.splits.kind}": an export tells neither hospitals nor calendar time: name a file '
+            "in splits.groups, or split by patients"
+        )
     if 0 < holds.outcomes < settings.splits.outer:
         found.append(f"splits.outer = {settings.splits.outer}, and only {holds.outcomes} patients have an outcome")
     return found

@@ -6,18 +6,17 @@ Killed and started again, it goes on where it was: a step that is done is not re
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from dicomnode.analysis.risk.covariates import Covariate
 from dicomnode.errors import UsageError
 from dicomnode.files import sha256_of, write_whole
 from dicomnode.registry_format.description import NAME as DESCRIPTION
-from training.data import cohort, covariate_types, follow_up, splits
+from training.data import cohort, covariate_types, follow_up, split_kinds
 from training.data.matching import Matching, matching
 from training.data.outcomes import HORIZONS_YEARS
 from training.data.registry_folder import Registry
@@ -45,7 +44,7 @@ _FREE = tuple(
     f"settings.{name}"
     for name in (
         *("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path"),
-        *("encoder.path", "encoder.cache", "encoder.licence", "encoder.redistribute"),
+        *("splits.groups", "encoder.path", "encoder.cache", "encoder.licence", "encoder.redistribute"),
     )
 )
 #: Settings that a run begun by an older version does not know: there they had the value that is the default today.
@@ -123,7 +122,8 @@ def _state_provenance(settings: RunSettings, registry: Registry, record: Record)
 def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
     """Return what may not change between the starts of one run."""
     paths = {"registry", "outcomes", "covariates", "out"}
-    files = {"outcomes": settings.outcomes, "covariates": settings.covariates}
+    groups = split_kinds.groups_path(settings.splits.asked, settings.registry)
+    files = {"outcomes": settings.outcomes, "covariates": settings.covariates, "groups": groups}
     digests = {k: sha256_of(v) for k, v in files.items() if v is not None and v.is_file()}
     stable = settings.model_dump(mode="json", exclude={*paths, *_LATE})
     return {"settings": stable, "sha256": {"registry": registry.sha256, **digests}}
@@ -173,12 +173,11 @@ def _hash_volumes(run_: _Run) -> None:
 
 
 def _splits(run_: _Run) -> None:
-    frame, chosen = cohort.load(run_.folder / "cohort.parquet"), run_.settings.splits
-    event = frame["event"].to_numpy(np.bool_)
-    drawn = splits.nested(frame["patient"].to_list(), event, run_.settings.seed, chosen.outer, chosen.inner)
-    drawn.check(frame["patient"].to_list())
-    drawn.save(run_.folder / "splits.json")
-    run_.record.put(split_sha256=drawn.sha256)
+    frame = cohort.load(run_.folder / "cohort.parquet")
+    drawn = split_kinds.draw(frame, run_.registry, run_.settings.seed, run_.settings.splits.asked)
+    drawn.nested.check(frame["patient"].to_list())
+    drawn.nested.save(run_.folder / "splits.json")
+    run_.record.put(split_sha256=drawn.nested.sha256, split=dict(drawn.facts))
 
 
 def _features(run_: _Run) -> None:
@@ -278,6 +277,8 @@ def _baselines(run_: _Run) -> None:
 
 def _evaluation(run_: _Run) -> None:
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415  (each step imports what it needs)
+    from training.evaluation.inputs import checked_risks  # noqa: PLC0415
+    from training.evaluation.transplants import sensitivity  # noqa: PLC0415
 
     frame = cohort.load(run_.folder / "cohort.parquet")
     predictions = pd.read_parquet(run_.folder / "predictions.parquet")
@@ -287,7 +288,19 @@ def _evaluation(run_: _Run) -> None:
     predictions = pd.concat(
         [predictions, *(pd.read_parquet(_predictions(run_.folder, n)) for n in baselines)], ignore_index=True
     )
-    found = evaluate(frame, predictions, run_.settings.evaluation, truth, run_.settings.horizons, baselines)
+    settings = run_.settings
+    split = Nested.load(run_.folder / "splits.json")
+    frame = frame.iloc[split.judged(frame["patient"].to_list())].reset_index(drop=True)
+    predictions = predictions[predictions["scan"].isin(set(frame["scan"]))]
+    facts = run_.record.content.get("split") or {}
+    if facts.get("by") == "site":
+        site = {who: name for name, fold in zip(facts["names"], split.outer, strict=True) for who in fold}
+        frame["site"] = frame["patient"].map(site)
+    found = evaluate(frame, predictions, settings.evaluation, truth, settings.horizons, baselines)
+    courses = cohort.courses(frame, follow_up.read_outcomes(settings.outcomes))
+    risks = checked_risks(frame, predictions, settings.horizons)[found.primary]
+    draws = settings.evaluation.bootstrap
+    found = replace(found, transplants=sensitivity(frame, risks, courses, draws, settings.horizons))
     write_whole(run_.folder / "evaluation.json", found.to_json())
 
 

@@ -12,7 +12,10 @@ from dicomnode.files import parse_toml
 from training.data import covariate_types, former_names
 from training.data.follow_up import Transplant
 from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS
+from training.data.split_kinds import By, SplitAsked, SplitKind, cut_error
+from training.evaluation import thresholds
 from training.evaluation.bar import GateBar
+from training.evaluation.thresholds import Threshold
 from training.explanation.settings import ExplanationSettings
 from training.features.settings import FeatureSettings
 from training.models.baseline_settings import BaselineSettings
@@ -34,15 +37,49 @@ class CohortSettings(TomlTable):
 class SplitSettings(TomlTable):
     """`[splits]`."""
 
+    kind: SplitKind = Field(
+        "patients",
+        description="'patients': by lot; 'sites': each site predicted by the others; 'temporal': later patients "
+        "predicted by earlier ones",
+    )
     outer: int = Field(5, ge=2, le=20, description="outer folds, each predicted in turn, 2 to 20")
     inner: int = Field(3, ge=2, le=10, description="inner folds within each, for model selection, 2 to 10")
+    by: By = Field(
+        "site", description="what a site is: 'site' of groups.csv, or the scans' manufacturer, model or kernel_family"
+    )
+    groups: Path | None = Field(None, description="CSV: patient, site, first_scan; default: groups.csv of the registry")
+    cut: str = Field(
+        "", description="temporal: first scans from this year or date on are judged, such as 2014; empty: by share"
+    )
+    share: float = Field(0.7, gt=0, lt=1, description="temporal: share of the patients, the earliest, to learn from")
+
+    @field_validator("cut")
+    @classmethod
+    def _day(cls, text: str) -> str:
+        if wrong := cut_error(text):
+            raise ValueError(wrong)
+        return text
+
+    @property
+    def asked(self) -> SplitAsked:
+        """As `training.data.split_kinds` takes it."""
+        return SplitAsked(self.kind, self.outer, self.inner, self.by, self.groups, self.cut, self.share)
 
 
 class EvaluationSettings(TomlTable):
     """`[evaluation]`."""
 
     bootstrap: int = Field(1000, ge=0, le=100_000, description="patient-level bootstrap samples")
-    threshold: float = Field(0.2, gt=0, lt=1, description="risk at or above which a scan counts as high risk")
+    threshold: Threshold = Field(
+        0.2,
+        description="risk at or above which a scan counts as high risk, between 0 and 1: one number, one for each "
+        "horizon in their order, or a table by year",
+    )
+
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _risks(cls, value: object) -> Threshold:
+        return thresholds.checked(value)
 
 
 class BundleSettings(TomlTable):
@@ -142,6 +179,7 @@ def load(
         update={
             **placed,
             "out": folder / settings.out,
+            "splits": _placed_splits(settings.splits, folder),
             "deep": deep,
             "encoder": _placed_encoder(settings.encoder, folder),
         }
@@ -165,6 +203,11 @@ def _placed_deep(table: dict[str, object], folder: Path) -> dict[str, object]:
     return placed
 
 
+def _placed_splits(table: SplitSettings, folder: Path) -> SplitSettings:
+    """Return `[splits]` with its path taken from the folder."""
+    return table if table.groups is None else table.model_copy(update={"groups": folder / table.groups})
+
+
 def _placed_encoder(table: EncoderSettings, folder: Path) -> EncoderSettings:
     """Return `[encoder]` with its paths taken from the folder."""
     given = {name: folder / path for name in ("path", "cache") if (path := getattr(table, name)) is not None}
@@ -185,6 +228,7 @@ def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:
     if list(horizons) != sorted(set(horizons)):
         raise UsageError(f"{where}: horizons: {list(horizons)}: give each year once, rising")
     try:
+        thresholds.by_horizon(settings.evaluation.threshold, horizons)
         covariate_types.declared(settings.covariate_types, "covariate_types")
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from dicomnode.files import make_folder, sha256_of, write_whole
 from dicomnode.registry_format.description import NAME as DESCRIPTION
 from training.data import cohort
 from training.evaluation.evaluate import evaluate
+from training.evaluation.inputs import checked_risks
+from training.evaluation.thresholds import Threshold, by_horizon
+from training.evaluation.transplants import sensitivity
 from training.files import write_json
 from training.progress_type import ProgressCallback
 from training.report import report
@@ -37,7 +40,7 @@ class EvaluationSettingsGiven:
     """What a person may set: draws of the bootstrap, and the risk from which a scan counts as high."""
 
     bootstrap: int = 1000
-    threshold: float = 0.2
+    threshold: Threshold = 0.2
 
 
 def evaluate_bundles(
@@ -66,6 +69,7 @@ def evaluate_bundles(
     with whole(out) as folder:
         bundles = [load(one, allow_demo=True) for one in folders]
         names = needs.names_of(bundles)
+        by_horizon(options.threshold, needs.horizons_of(bundles))
         site, answers = served.ask(sites.read(tables, bundles, folder.parent, progress), bundles, progress)
         facts = stated(site, tables, dict(zip(names, answers, strict=True)))
         named = {name: answer.risks for name, answer in zip(names, answers, strict=True)}
@@ -193,6 +197,10 @@ def write(
     known = site.registry.folder / "truth.csv"
     truth = pd.read_csv(known) if site.registry.synthetic and known.is_file() else None
     found = evaluate(site.frame, predictions, options, truth, horizons, external=True)
+    if site.courses is not None:
+        risks = checked_risks(site.frame, predictions, horizons)[found.primary]
+        judged = sensitivity(site.frame, risks, site.courses, options.bootstrap, horizons)
+        found = replace(found, transplants=judged)
     cohort.save(cohort.Cohort(site.frame, site.flow), out / "cohort.parquet")
     write_whole(out / "features.parquet", _with_scan(site).to_parquet(index=False))
     write_whole(out / "predictions.parquet", predictions.to_parquet(index=False))

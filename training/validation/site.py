@@ -56,6 +56,7 @@ class Site:
         matched: how the tables match; None where they were read from a folder of before.
         warnings: to be read before any figure.
         unknown: of which bundles nobody can tell whom they were trained on, in words.
+        courses: `cohort.courses` of the scans.
     """
 
     registry: Registry
@@ -65,6 +66,7 @@ class Site:
     matched: Matching | None
     warnings: tuple[str, ...]
     unknown: tuple[str, ...]
+    courses: pd.DataFrame | None = None
 
     def of_bundle(self, bundle: Bundle) -> Data:
         """Return the scans with covariates encoded as the bundle declares them."""
@@ -110,7 +112,16 @@ def read(tables: SiteTables, bundles: Sequence[Bundle], cache: Path, progress: P
     features = compute.compute(frame, registry, settings, cache, progress, ())
     known = frame.drop(columns=["time_years", "event"])
     data = Data(registry.folder, known, features.drop(columns="scan"), cohort.outcomes_of(frame, horizons))
-    return Site(registry, frame, data, tuple(flow), found, (*found.warnings, *doubts, *unknown), tuple(unknown))
+    return Site(
+        registry,
+        frame,
+        data,
+        tuple(flow),
+        found,
+        (*found.warnings, *doubts, *unknown),
+        tuple(unknown),
+        cohort.courses(frame, outcomes),
+    )
 
 
 def kept(site: Site, rows: Sequence[int], refused: Mapping[int, str]) -> Site:

@@ -1,6 +1,7 @@
 """One's own tables: what fits becomes a registry, what does not is refused by row, column and cure."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,33 @@ def test_dates_are_shifted_and_outcomes_may_stand_apart(tmp_path: Path) -> None:
     assert "2 of 4 patients of the registry have no outcome" in found.warnings[0]
     years = cohort.build(read, outcomes).frame["time_years"].round(2)
     assert sorted(years) == [1.0, 1.66]
+
+
+def test_hospitals_and_years_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
+    table = plain(
+        center=["Bern", "Graz", "Bern", "Lund"], date=["2011-03-01", "2014-07-09", "2011-12-31", "2016-01-01"]
+    )
+    earlier = table.iloc[[1]].assign(date="2012-02-02", center="Oslo", time_days=2888)
+    both = pd.concat([table, earlier], ignore_index=True)
+    imported(tmp_path, both, columns='site = "center"\nkeep_first_year = true\n')
+    kept = pd.read_csv(tmp_path / "registry" / "groups.csv")
+    scans = pd.read_csv(tmp_path / "registry" / "scans.csv")
+    assert list(kept) == ["patient", "site", "first_scan"] and set(kept["patient"]) == set(scans["patient"])
+    assert sorted(zip(kept["site"], kept["first_scan"], strict=True)) == [
+        ("Bern", 2011), ("Bern", 2011), ("Lund", 2016), ("Oslo", 2012)
+    ]  # fmt: skip
+    (tmp_path / "bare").mkdir()
+    imported(tmp_path / "bare", plain())
+    assert not (tmp_path / "bare" / "registry" / "groups.csv").exists()
+    shutil.rmtree(tmp_path / "bare" / "registry")
+    for columns, message in (
+        ("keep_first_year = true", "no scan has a date: name their column"),
+        ('site = "clinic"', "there is no column 'clinic'"),
+        ("site = 3", "site: 3: give the name of a column"),
+        ('keep_first_year = "yes"', "keep_first_year: 'yes': give true or false"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            imported(tmp_path / "bare", plain(), columns=columns)
 
 
 def test_pyradiomics_settings_come_from_its_own_columns_or_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dicomnode.errors import UsageError
 from training.data.outcomes import Outcomes
+from training.evaluation import metrics
 from training.evaluation.evaluate import PRIMARY, evaluate
 from training.evaluation.inputs import RISKS, parts_of
 from training.evaluation.misjudged import worst
@@ -18,7 +19,7 @@ from training.synthetic.patients import draw, true_risk
 @dataclass(frozen=True)
 class Settings:
     bootstrap: int = 60
-    threshold: float = 0.2
+    threshold: float | tuple[float, ...] | dict[int, float] = 0.2
 
 
 def drawn_cohort(patients: int = 400, seed: int = 20260101) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -277,3 +278,19 @@ def test_a_truth_of_another_registry_is_refused(drawn) -> None:
     cohort, truth, perfect = drawn
     with pytest.raises(UsageError, match="belongs to another registry"):
         evaluate(cohort, perfect, Settings(5), truth.iloc[3:])
+
+
+def test_each_horizon_has_its_own_threshold(drawn, found: Evaluation) -> None:
+    cohort, _, perfect = drawn
+    given = evaluate(cohort, perfect, Settings(0, {1: 0.05, 3: 0.2, 5: 0.35}))
+    assert given.thresholds == "0.05 at 1 y, 0.2 at 3 y, 0.35 at 5 y" and given.threshold == 0.2
+    assert found.thresholds == "0.2" and [h.threshold for h in given.horizons] == [0.05, 0.2, 0.35]
+    outcomes = Outcomes(cohort["time_years"].to_numpy(np.float64), cohort["event"].to_numpy(np.bool_))
+    for at in given.horizons:
+        risk = perfect[f"risk_{at.years}"].to_numpy(np.float64)
+        known = metrics.at_horizon(outcomes, at.years)
+        result = given.arm("truth").at(at.years)
+        for name in ("sensitivity", "specificity", "net_benefit"):
+            assert getattr(result, name).value == float(getattr(metrics, name)(known, risk, at.threshold))
+    with pytest.raises(UsageError, match="2 numbers for 3 horizons"):
+        evaluate(cohort, perfect, Settings(0, (0.1, 0.2)))

@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.errors import UsageError
 from training.features import harmonise
-from training.features.harmonise import combat, fit, intraclass_correlation, uncorrelated
+from training.features.harmonise import combat, fit, intraclass_correlation, repetitions_of, uncorrelated
 
 
 def rng() -> np.random.Generator:
@@ -91,6 +91,28 @@ def test_features_that_do_not_repeat_are_left_out_where_that_can_be_judged() -> 
     assert not fit(table[:20], [""] * 20, patients[:20], stability=0.5).left_out
     with pytest.raises(UsageError, match="lower radiomics.stability"):
         fit(table[["radiomics.noisy"]], [""] * 80, patients, stability=0.5)
+
+
+def test_scans_far_apart_do_not_repeat_one_another() -> None:
+    """A feature that follows the disease is stable where the disease has had no time to go on."""
+    days = ["2015-01-01", "2015-03-01", "2015-05-01", "2016-01-01", "2016-01-20"]
+    assert repetitions_of(["A"] * 5, days, 90) == ["A 0", "A 0", "A 1", "A 2", "A 2"]
+    assert repetitions_of(["A", "B"], days[:2], 90) == ["A 0", "B 0"]
+    assert repetitions_of(["A"] * 5, days, 0) == ["A"] * 5
+    rng = np.random.default_rng(8)
+    patients = [f"P{i // 3}" for i in range(90)]
+    dates = [("2015-01-01", "2015-01-20", "2018-01-01")[i % 3] for i in range(90)]
+    severity = np.repeat(rng.normal(size=30), 3) + np.tile([0, 0, 4.0], 30) * np.repeat(rng.normal(size=30), 3)
+    table = pd.DataFrame(
+        {"radiomics.disease": severity + rng.normal(0, 0.2, 90), "radiomics.noise": rng.normal(size=90)}
+    )
+    near = fit(table, [""] * 90, repetitions_of(patients, dates, 90), stability=0.6)
+    assert near.left_out == {"radiomics.noise": "unstable"} and near.repeated == 30
+    assert fit(table[["radiomics.disease"]], [""] * 90, patients, stability=0.0).repeated == 0
+    with pytest.raises(UsageError, match="no feature is repeatable"):
+        fit(table, [""] * 90, patients, stability=0.6)
+    soon = fit(table, [""] * 90, repetitions_of(patients, dates, 10), stability=0.6)
+    assert soon.repeated == 0 and not soon.left_out, "nobody came back so soon: nothing is judged"
 
 
 def scanners(each: int = 200) -> tuple[pd.DataFrame, list[str], np.ndarray]:

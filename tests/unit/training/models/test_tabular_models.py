@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from pandas.errors import Pandas4Warning
+from sksurv.linear_model import CoxnetSurvivalAnalysis
+from sksurv.util import Surv
 
 from dicomnode.analysis.risk import tabular
 from training.data.outcomes import EDGES_YEARS, Outcomes
@@ -52,6 +54,24 @@ def test_cox_is_that_of_lifelines(values: np.ndarray, outcomes: Outcomes, penali
         warnings.simplefilter("ignore", Pandas4Warning)  # lifelines' own copies
         expected = 1 - fitter.predict_survival_function(frame, times=EDGES_YEARS[1:]).to_numpy().T
     np.testing.assert_allclose(served(tabular_models.plain_cox(fitter), values), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+def test_elastic_net_cox_is_that_of_scikit_survival_and_takes_features_out(outcomes: Outcomes, l1_ratio: float) -> None:
+    rng = np.random.default_rng(4)
+    wide = rng.normal(size=(SCANS, 12))
+    wide[:, 0] -= 0.8 * outcomes.event / np.maximum(outcomes.years, 0.5)
+    wide = (wide - wide.mean(axis=0)) / wide.std(axis=0)
+    stored = tabular_models.plain_cox(tabular_models.fit_cox(wide, outcomes, 0.08, l1_ratio))
+    found = np.array(stored["coefficients"])
+    frame = Surv.from_arrays(outcomes.event & (outcomes.years <= 5), np.minimum(outcomes.years, 5))
+    other = CoxnetSurvivalAnalysis(alphas=[0.08], l1_ratio=l1_ratio, tol=1e-10).fit(wide, frame).coef_[:, 0]
+    # lifelines scales by the sample's SD, with n - 1: the penalties differ by that much.
+    np.testing.assert_allclose(found, other, rtol=0, atol=1e-3)
+    assert found[0] != 0 and np.count_nonzero(found) < 12
+    assert set(np.flatnonzero(found)) == set(np.flatnonzero(np.abs(other) > 1e-4))
+    ridge = tabular_models.plain_cox(tabular_models.fit_cox(wide, outcomes, 0.08))["coefficients"]
+    assert np.count_nonzero(ridge) == 12
 
 
 def test_boosting_is_that_of_scikit_learn(values: np.ndarray, outcomes: Outcomes) -> None:

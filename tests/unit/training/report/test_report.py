@@ -19,7 +19,9 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.inputs import RISKS
 from training.evaluation.misjudged import without_single_scans
 from training.evaluation.records import Evaluation
+from training.evaluation.transplants import sensitivity
 from training.report import checklists, figures, report, run_facts
+from training.run.closing import closing
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +316,43 @@ def test_checklists_tell_what_each_fold_came_to(folder: Path) -> None:
     assert claim["25"] == "radiomics: cox, network: 2 candidates in each of 3 folds"
     assert claim["26"].startswith("radiomics: the candidate") and "networks" not in claim["26"]
     assert [fit["chosen"][:3] for fit in facts.fits["radiomics"]] == ["cox", "net", "cox"]
+
+
+def test_a_setting_at_the_edge_of_its_grid_is_warned_of_in_every_form(folder: Path) -> None:
+    losses = {f"cox penalizer={p}": [1.0] for p in (0.1, 1, 10)}
+    for fold in range(3):
+        _fit(folder, "radiomics", fold, chosen="cox penalizer=10" if fold else "cox penalizer=1", inner_loss=losses)
+    steps = json.loads((folder / "run.json").read_text()) | {"steps": {"evaluation": {"state": "done"}}}
+    (folder / "run.json").write_text(json.dumps(steps))
+    report.write(folder)
+    told = "radiomics: cox penalizer = 10 was chosen in 2 of 3 outer folds, the largest of the grid"
+    for name in ("report.html", "report.md", "report.json"):
+        assert told in unescape((folder / name).read_text()), name
+    assert any(told in text and "widen radiomics.penalizers upwards" in text for text in closing(folder).warnings)
+    for fold in range(3):
+        path = folder / "arms" / "radiomics" / f"fold-{fold}" / "fit.json"
+        path.write_text(path.read_text().replace('"chosen": "cox penalizer=10"', '"chosen": "cox penalizer=1"'))
+    assert not any("of the grid" in text for text in closing(folder).warnings)
+
+
+def test_transplants_are_shown_by_treatment_where_there_are_any(folder: Path, evaluation, written: Path) -> None:
+    found, cohort = evaluation
+    rng = np.random.default_rng(2)
+    first = rng.random(len(cohort)) < 0.2
+    courses = pd.DataFrame(
+        {"years": cohort["time_years"], "died": cohort["event"] & ~first, "transplanted": first}
+    ).set_index(cohort["scan"])
+    risks = np.tile(rng.uniform(0.1, 0.6, len(cohort))[:, None], (1, 5))
+    told = sensitivity(cohort, risks, courses, 10, (1, 3, 5))
+    (folder / "evaluation.json").write_text(replace(found, transplants=told).to_json())
+    report.write(folder)
+    text = (folder / "report.md").read_text()
+    assert "## Lung transplants" in text and "| competing risk | observed risk (Aalen-Johansen) |" in text
+    ratio = next(t for t in told[1].treatments if t.treatment == "compete").observed_to_expected
+    assert f"{ratio.value:.3f} ({ratio.lower:.3f} to {ratio.upper:.3f})" in text
+    assert json.loads((folder / "report.json").read_text())["evaluation"]["transplants"][0]["transplanted"] > 0
+    assert "Lung transplants" in (folder / "report.html").read_text()
+    assert "Lung transplants" not in (written / "report.md").read_text()
 
 
 def test_checklists_tell_the_settings_in_force_of_networks(folder: Path, evaluation) -> None:

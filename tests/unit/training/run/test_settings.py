@@ -35,6 +35,7 @@ def test_the_example_shows_every_key_with_its_default() -> None:
     shown_there = {f"encoder.{m}" for m in re.findall(r"(?m)^# (\w+) = ", encoder)}
     shown = {f"{k}.{i}" for k, v in stored.items() if isinstance(v, dict) and k not in free for i in v}
     shown |= {k for k, v in stored.items() if not isinstance(v, dict) or k in free}
+    shown |= {"splits.groups"} if re.search("(?m)^# groups = ", text) else set()
     assert shown | shown_there | {"encoder.spec"} == {
         k for k in keys(RunSettings) if not k.startswith("gate.")
     }  # that is the node's
@@ -77,6 +78,13 @@ def test_all_paths_are_absolute_and_beside_the_file(tmp_path: Path, monkeypatch:
         ("", {"radiomics": "families = []"}, "radiomics.families: []:"),
         ("", {"radiomics": "models = ['forest']"}, "radiomics.models.0: 'forest': Input should be 'cox'"),
         ("arms = ['radiomics', 'radiomics']", {}, "run.toml: arms contains a duplicate: radiomics, radiomics"),
+        ("", {"radiomics": "penalizers = [0.0]"}, "radiomics.penalizers.0: 0.0: Input should be greater than 0"),
+        ("", {"radiomics": "l1_ratios = [1.5]"}, "radiomics.l1_ratios.0: 1.5: Input should be less than or equal"),
+        ("", {"evaluation": "threshold = 1.0"}, "evaluation.threshold: 1.0: Value error, 1.0 is not a risk between"),
+        ("", {"evaluation": "threshold = [0.1, true]"}, "True is not a risk between 0 and 1: risk at or above"),
+        ("", {"evaluation": "threshold = [0.1, 0.2]"}, "run.toml: threshold: 2 numbers for 3 horizons (1, 3, 5 years)"),
+        ("", {"evaluation": "threshold = { 1 = 0.1, 4 = 0.2 }"}, "threshold: it has the years 1, 4, the horizons are"),
+        ("", {"evaluation": "threshold = { one = 0.1 }"}, "a table has whole years as its keys: risk at or above"),
         ("seed = ", {}, "run.toml is not TOML"),
         ("arms = ['radiomics']", {"deep": "epoch = 3"}, "run.toml: deep.epoch: Extra inputs are not permitted"),
     ],
@@ -85,6 +93,18 @@ def test_a_wrong_setting_is_refused_with_its_cure(tmp_path: Path, top: str, tabl
     with pytest.raises(UsageError) as refused:
         load(settings_toml(tmp_path, top=top, **tables))
     assert message in str(refused.value)
+
+
+def test_a_threshold_may_be_one_or_one_for_each_horizon(tmp_path: Path) -> None:
+    for text, found in (
+        ("0.3", 0.3),
+        ("[0.1, 0.2, 0.3]", (0.1, 0.2, 0.3)),
+        ("{ 5 = 0.3, 1 = 0.1, 3 = 0.2 }", {1: 0.1, 3: 0.2, 5: 0.3}),
+    ):
+        settings = load(settings_toml(tmp_path, evaluation=f"threshold = {text}"))
+        assert settings.evaluation.threshold == found
+        again = from_dict(settings.model_dump(mode="json"), "run.json")
+        assert again.evaluation == settings.evaluation, "as the run's record keeps it"
 
 
 def test_missing_ones_are_all_named(tmp_path: Path) -> None:
