@@ -1,8 +1,10 @@
 """Audit messages to a syslog server: RFC 5424 over TLS (RFC 5425), over UDP (RFC 5426), or into a file.
 
 Syslog has no answers. Over TLS each batch has a connection of its own, which is closed in order: only when the server
-has closed its side too, and so has read all there was, the batch counts as sent. Over UDP only a port that nobody
-listens on is noticed. A message that is sent again bears the same `sequenceId`.
+has said that it closes its side too (close_notify), and so has read all there was, the batch counts as sent. One that
+closes without a word may have dropped what it read, as rsyslog 8.2302 does where another of its connections failed:
+the batch is sent again at once; after `MOST_SILENT` times in a row the server is one that never says so. Over UDP
+only a port that nobody listens on is noticed. A message that is sent again bears the same `sequenceId`.
 """
 
 import os
@@ -11,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +29,8 @@ _MOST_SEQUENCE = 2**31 - 1
 #: How long a host that is there takes to say that nobody listens.
 _ICMP_S = 0.02
 _LARGEST_DATAGRAM = 65_000
+#: So often in a row a server may close without a word before that is taken for its way of closing.
+MOST_SILENT = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,18 @@ def frame(message: Outgoing, host: str) -> bytes:
     return header.encode() + b"\xef\xbb\xbf" + message.xml.encode("utf-8", "replace")
 
 
+class _Partings:
+    """How often in a row a server has closed without a word."""
+
+    def __init__(self) -> None:
+        self._silent = 0
+
+    def counts(self, *, said: bool) -> bool:
+        """Whether a batch counts as sent, of whose connection the server has, or has not, said that it closes."""
+        self._silent = 0 if said else self._silent + 1
+        return said or self._silent >= MOST_SILENT
+
+
 @dataclass(frozen=True)
 class TlsSink:
     """RFC 5425: octet counting over mutual TLS, 1.2 at least (BCP 195).
@@ -82,12 +98,23 @@ class TlsSink:
     key: Path | None
     timeout_s: float
     own_name: str
+    _partings: _Partings = field(default_factory=_Partings, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"syslog server {self.host}:{self.port} (TLS)"
 
     def send(self, batch: Sequence[Outgoing]) -> int:
         """Send the whole batch, or raise PeerError: see `Sink`."""
+        while not self._partings.counts(said=self._sent(batch)):
+            pass
+        return len(batch)
+
+    def check(self) -> None:
+        """Connect and close. Raises PeerError."""
+        self._sent(())
+
+    def _sent(self, batch: Sequence[Outgoing]) -> bool:
+        """Return whether the server has said that it closes. Raises PeerError."""
         content = b"".join(b"%d %s" % (len(one), one) for one in (frame(m, self.own_name) for m in batch))
         try:
             with (
@@ -96,16 +123,11 @@ class TlsSink:
             ):
                 connection.settimeout(self.timeout_s)
                 connection.sendall(content)
-                self._close_in_order(connection)
+                return self._close_in_order(connection)
         except ssl.SSLCertVerificationError as error:
             raise PeerError(f"{self}: its certificate is refused: {clean(error.verify_message)}") from error
         except (OSError, ValueError) as error:
             raise PeerError(f"{self}: {_reason(error)}") from error
-        return len(batch)
-
-    def check(self) -> None:
-        """Connect and close. Raises PeerError."""
-        self.send(())
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca_file)
@@ -115,19 +137,22 @@ class TlsSink:
             context.load_cert_chain(self.certificate, self.key)
         return context
 
-    def _close_in_order(self, connection: ssl.SSLSocket) -> None:
-        """Say that no more comes, and wait until the server has read all and closed its side too.
+    def _close_in_order(self, connection: ssl.SSLSocket) -> bool:
+        """Say that no more comes, and wait until the server has closed its side too; return whether it has said so.
 
         A server that dies with bytes unread makes its system reset the connection: OSError.
         """
         try:
             connection.unwrap()
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            return  # it closed its side without a word (close_notify), but in order
+        except ssl.SSLEOFError:
+            return False
+        except ssl.SSLZeroReturnError:
+            return True
         deadline = time.monotonic() + self.timeout_s
         while connection.recv(4096):
             if time.monotonic() > deadline:
                 raise TimeoutError("the connection was not closed in order")
+        return True
 
 
 @dataclass(frozen=True)

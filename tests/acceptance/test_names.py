@@ -48,7 +48,7 @@ def renamed(source: Path, named: pydicom.Dataset, folder: Path) -> tuple[str, by
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, orthanc: Orthanc) -> Iterator[Node]:
     """Radiomics changes nothing about names, and takes most of an analysis."""
-    running = Node(tmp_path_factory.mktemp("names-node"), orthanc.destination(), "radiomics = false", bundle="").start()
+    running = Node(tmp_path_factory.mktemp("names-node"), orthanc.destination(), "radiomics = false").start()
     yield running
     assert running.stop() == 0
 

@@ -39,7 +39,7 @@ def delivered(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Ite
         f'[[destination]]\nname = "web"\nkind = "stow"\nurl = "{root}"\ntoken = "file:../token"\n'
         f'[[destination]]\nname = "wrong"\nkind = "stow"\nurl = "{root}-wrong"\nobjects = ["summary"]\n'
     )
-    node = Node(folder / "node", tables, "radiomics = false", bundle="").start()
+    node = Node(folder / "node", tables, "radiomics = false").start()
     try:
         one = scan(folder / "scan", "stow", 0.4, "20260201", PatientID="STOW-1")
         send(Peer("node", "DICOMNODE", "127.0.0.1", node.port), sorted(one.folder.iterdir()))

@@ -85,9 +85,7 @@ def node(
 ) -> Iterator[Node]:
     """A node that has received all the studies."""
     folder = tmp_path_factory.mktemp("worklist")
-    running = Node(
-        folder / "node", orthanc.destination(), "radiomics = false\n" + ris.table("every_s = 3600"), bundle=""
-    ).start()
+    running = Node(folder / "node", orthanc.destination(), "radiomics = false\n" + ris.table("every_s = 3600")).start()
     write_cases(data, folder / "studies")
     done = storescu_process(peer("storescu", "dcmtk"), running.port, folder / "studies")
     assert done.returncode == 0, done.stderr
@@ -183,9 +181,7 @@ def test_a_ris_that_is_away_delays_no_result(
     away = Ris(tmp_path / "ris", peer)
     if how == "slow":
         away.start("--sleep-before", "120")
-    running = Node(
-        tmp_path / "node", orthanc.destination(), "radiomics = false\n" + away.table("timeout_s = 2"), bundle=""
-    )
+    running = Node(tmp_path / "node", orthanc.destination(), "radiomics = false\n" + away.table("timeout_s = 2"))
     running.start()
     try:
         uid = ct_study(data, tmp_path / "study", f"ris-{how}", PatientID="P1", PatientName="Waits^Not")

@@ -120,7 +120,7 @@ def test_a_refusal_for_good_waits_for_a_person(
 def test_killed_in_mid_send_both_have_it_once(tmp_path: Path, receivers: tuple[FhirStore, MllpReceiver]) -> None:
     """The worker dies when a receiver holds the result and has not said so: it is sent again, and changes nothing."""
     ehr, ris = receivers
-    node = Node(tmp_path / "node", tables(ehr.url, ris.port), "radiomics = false", bundle="")
+    node = Node(tmp_path / "node", tables(ehr.url, ris.port), "radiomics = false")
 
     def kill_once() -> Callable[[], None]:
         killed: list[int] = []

@@ -321,7 +321,7 @@ def test_a_running_node_performs_the_worklist_and_tells_of_its_analysis(
     steps = MppsServer(free_port())
     steps.start()
     tables = server.table("every_s = 0.3\nwait_s = 30") + steps.table("every_s = 0.3")
-    node = Node(tmp_path / "running", pacs.destination(), "radiomics = false\n" + tables, bundle="")
+    node = Node(tmp_path / "running", pacs.destination(), "radiomics = false\n" + tables)
     node.start()
     try:
         server.schedule(TASK, UID)
