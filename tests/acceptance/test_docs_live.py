@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -18,11 +17,11 @@ import pydicom
 import pytest
 
 from dicomnode import config
-from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Study
 from tests.conftest import ROOT
 from tests.helpers.doc_blocks import blocks_of, lines_of
 from tests.helpers.ports import free_port
+from tests.helpers.running import studies_of
 from tests.helpers.waiting import until
 from tests.helpers.web import answers
 
@@ -100,10 +99,7 @@ def objects(day: Day) -> Counter[str]:
 
 
 def studies(day: Day) -> list[Study]:
-    """What the node has: as `jobs list` says, which takes seconds to start."""
-    settings = config.load(day.folder / "ae_config.toml")
-    with closing(Catalog.open(settings.catalog_url, settings.storage.state)) as catalog:
-        return catalog.studies(limit=1000)
+    return studies_of(config.load(day.folder / "ae_config.toml"))
 
 
 def are_over(states: list[str]) -> bool:

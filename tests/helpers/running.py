@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import psutil
 from dicomnode import config
 from dicomnode.operations import jobs
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Study
 from tests.helpers.ports import free_port
 from tests.helpers.processes import children
 from tests.helpers.waiting import until
@@ -56,6 +58,12 @@ def storescu_process(program: str, port: int, folder: Path) -> subprocess.Comple
         env={**os.environ, "TCP_NODELAY": "1"},
         check=False,
     )
+
+
+def studies_of(settings: config.Config) -> list[Study]:
+    """What a node has, as `jobs list` says, which takes seconds to start."""
+    with closing(Catalog.open(settings.catalog_url, settings.storage.state)) as catalog:
+        return catalog.studies(limit=1000)
 
 
 class Node:
@@ -159,11 +167,7 @@ allow_demo_bundles = true
 
     def jobs(self) -> dict[str, str]:
         """State by study UID, of the newest generation."""
-        catalog = Catalog.open(self.config.catalog_url, self.config.storage.state)
-        try:
-            return {s.study_uid: s.state for s in catalog.studies(limit=1000)}
-        finally:
-            catalog.close()
+        return {s.study_uid: s.state for s in studies_of(self.config)}
 
     def ended(self, study_uid: str, seconds: float = 180) -> str:
         """Wait until a study's job has ended; its state."""

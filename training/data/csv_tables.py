@@ -49,6 +49,18 @@ class CsvTable:
         """Return the error that says what is wrong with one value; `index` counts from 0."""
         return refusal(self.path, index + FIRST_ROW, column, self.columns[column][index], wrong, cure)
 
+    def once(self, index: int, column: str, first: dict[object, int]) -> None:
+        """See that a value stands in one row alone; `first`: the row of each value before this one, which is added.
+
+        Raises:
+            UsageError: it stands in one before.
+        """
+        value = self.columns[column][index]
+        if value in first:
+            where = f"already occurs in row {first[value] + FIRST_ROW}"
+            raise self.refuse(index, column, where, f"each {column} has one row, remove one of the two")
+        first[value] = index
+
 
 def refusal(path: Path, row: int, column: str, value: object, wrong: str, cure: str) -> UsageError:
     """Return the error of one value in a file."""

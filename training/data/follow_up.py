@@ -59,11 +59,8 @@ def read_outcomes(path: Path, read: Reader = csv_tables.read) -> csv_tables.CsvT
     table = read(path, OUTCOMES)
     columns = table.columns
     first: dict[object, int] = {}
-    for index, who in enumerate(columns["patient"]):
-        if who in first:
-            where = f"already occurs in row {first[who] + csv_tables.FIRST_ROW}"
-            raise table.refuse(index, "patient", where, "each patient has one row, remove one of the two")
-        first[who] = index
+    for index in range(len(table)):
+        table.once(index, "patient", first)
         death, contact, transplant = (_date(columns[k][index]) for k in list(OUTCOMES)[1:])
         if death is None and contact is None:
             cure = "give death_date, or last_contact_date, the date last known alive"

@@ -60,7 +60,6 @@ class DrawnSplit:
 
     nested: Nested
     facts: Mapping[str, object]
-    sites: "pd.Series[str] | None" = None
 
 
 def _first_scan(text: str) -> date:
@@ -118,11 +117,8 @@ def _groups(path: Path, patients: "pd.Index[str]") -> pd.DataFrame:
     """
     table = csv_tables.read(path, {"patient": csv_tables.name}, {"site": _site, "first_scan": _first_scan})
     first: dict[object, int] = {}
-    for index, who in enumerate(table.columns["patient"]):
-        if who in first:
-            where = f"already occurs in row {first[who] + csv_tables.FIRST_ROW}"
-            raise table.refuse(index, "patient", where, "each patient has one row, remove one of the two")
-        first[who] = index
+    for index in range(len(table)):
+        table.once(index, "patient", first)
     found = pd.DataFrame(dict(table.columns)).set_index("patient")
     if missing := sorted(set(patients) - set(found.index)):
         raise UsageError(f"{path} lacks {len(missing)} of {len(patients)} patients of the cohort: add their rows")
@@ -168,7 +164,7 @@ def _sites(site: "pd.Series[str]", died: set[str], seed: int, asked: SplitAsked)
         "patients": [len(fold) for fold in outer],
         "died": [len(set(fold) & died) for fold in outer],
     }
-    return DrawnSplit(Nested(seed, outer, tuple(inner)), facts, site)
+    return DrawnSplit(Nested(seed, outer, tuple(inner)), facts)
 
 
 def _enough(patients: set[str], died: set[str], folds: int, where: str) -> None:

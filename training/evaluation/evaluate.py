@@ -33,15 +33,14 @@ from training.evaluation.records import (
     Subgroup,
 )
 from training.evaluation.thresholds import by_horizon
+from training.evaluation.transplants import sensitivity
 from training.evaluation.warnings import warnings_of
 
 PRIMARY = "ensemble"
 #: An AUC of a subgroup needs so many patients who died, and who survived: a patient's scans are no deaths of their own.
 FEWEST_IN_SUBGROUP = 10
-_ROWS_AT_ONCE = 125
 _THRESHOLDS = np.round(np.arange(0.02, 0.605, 0.02), 2)
 _ROC_POINTS = 150
-_SEED = 20260101
 #: Metrics whose differences between arms are told.
 _PAIRED: Mapping[str, Callable[[AtHorizon, Floats], Floats]] = {
     "auc": metrics.auc,
@@ -102,6 +101,7 @@ def evaluate(
     baselines: Sequence[str] = (),
     *,
     external: bool = False,
+    courses: pd.DataFrame | None = None,
 ) -> Evaluation:
     """Judge predictions of models that have not seen the patients: out of fold, or of another site.
 
@@ -114,6 +114,7 @@ def evaluate(
         horizons_years: at which risks are judged; no oracle where the truth lacks one of them.
         baselines: which of the arms are only there to be compared with.
         external: whether the arms are finished bundles on another site's patients: what is warned of is another.
+        courses: `training.data.cohort.courses` of the scans, for what hangs on lung transplants; None: not judged.
 
     Raises:
         UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
@@ -123,7 +124,7 @@ def evaluate(
     cohort = cohort.reset_index(drop=True)
     arms = checked_risks(cohort, predictions, horizons_years)
     outcomes = Outcomes(cohort["time_years"].to_numpy(np.float64), cohort["event"].to_numpy(np.bool_))
-    counts = metrics.bootstrap_counts(cohort["patient"].tolist(), settings.bootstrap, _SEED)
+    counts = metrics.bootstrap_counts(cohort["patient"].tolist(), settings.bootstrap, metrics.SEED)
     baselines = tuple(name for name in arms if name in baselines)
     primary = PRIMARY if PRIMARY in arms else next(iter(arms))
     folds = {
@@ -192,6 +193,9 @@ def evaluate(
         ),
         baselines=baselines,
         differences=paired,
+        transplants=()
+        if courses is None
+        else sensitivity(cohort, arms[primary], courses, settings.bootstrap, horizons_years),
     )
 
 
@@ -202,11 +206,10 @@ def _scans(
     chosen, drawn = outcomes[rows], counts[:, rows]
     drawn = drawn[drawn.any(axis=1)]
     given = None if covariates is None else covariates[rows]
-    pieces = (drawn[start : start + _ROWS_AT_ONCE] for start in range(0, len(drawn), _ROWS_AT_ONCE))
     return _Scans(
         rows,
         at_horizon(chosen, years, covariates=given),
-        tuple(at_horizon(chosen, years, piece, covariates=given) for piece in pieces),
+        tuple(at_horizon(chosen, years, piece, covariates=given) for piece in metrics.in_parts(drawn)),
     )
 
 

@@ -5,7 +5,7 @@ predicted probability of death by that horizon. It answers with shape (...): one
 bootstrap's counts that `at` was made with. NaN says that there was nothing to measure: no death, or nobody who lived.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ TIED = 1e-8
 #: Newton's error squares at each step: after one of this length it is far below what a float can tell.
 _NEWTON_STEPS, _CONVERGED, _STEEPEST = 60, 1e-7, 100.0
 _EVENTS_AT_ONCE = 512
+#: Of the draws that one evaluation is made with.
+SEED = 20260101
+_DRAWS_AT_ONCE = 125
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,11 @@ def bootstrap_counts(patients: Sequence[str], repeats: int, seed: int) -> Floats
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repeats)
     return drawn[:, of].astype(np.float64)
+
+
+def in_parts(counts: Floats) -> Iterator[Floats]:
+    """Yield the bootstrap's draws, (repeats, scans), some at a time: all at once take too much memory."""
+    return (counts[start : start + _DRAWS_AT_ONCE] for start in range(0, len(counts), _DRAWS_AT_ONCE))
 
 
 def interval(values: Floats) -> tuple[float, float]:

@@ -19,8 +19,6 @@ from training.evaluation.differences import estimate
 from training.evaluation.metrics import AtHorizon, at_horizon
 from training.evaluation.records import Estimate, TransplantsAt, TransplantTreatment
 
-_SEED = 20260101
-_ROWS_AT_ONCE = 125
 _NEVER = 1e6
 
 
@@ -65,7 +63,7 @@ def sensitivity(
     if not found.transplanted.any():
         return ()
     patients = cohort["patient"].to_numpy()[rows]
-    counts = metrics.bootstrap_counts(patients.tolist(), bootstrap, _SEED)
+    counts = metrics.bootstrap_counts(patients.tolist(), bootstrap, metrics.SEED)
     return tuple(_at(found, patients, risks[rows, years - 1], years, counts) for years in horizons)
 
 
@@ -80,9 +78,8 @@ def _at(courses: Courses, patients: NDArray[np.object_], risk: Floats, years: in
 
 
 def _judged(treatment: str, courses: Courses, risk: Floats, years: int, counts: Floats) -> TransplantTreatment:
-    pieces = [None, *(counts[start : start + _ROWS_AT_ONCE] for start in range(0, len(counts), _ROWS_AT_ONCE))]
     found: dict[str, list[Floats]] = {name: [] for name in ("observed", "auc", "ratio", "slope", "intercept")}
-    for piece in pieces:
+    for piece in (None, *metrics.in_parts(counts)):
         at, observed = taken(treatment, courses, years, piece)
         expected = (at.counts * risk).sum(axis=-1) / at.counts.sum(axis=-1)
         known = np.isfinite(observed)

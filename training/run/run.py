@@ -6,7 +6,7 @@ Killed and started again, it goes on where it was: a step that is done is not re
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -277,8 +277,6 @@ def _baselines(run_: _Run) -> None:
 
 def _evaluation(run_: _Run) -> None:
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415  (each step imports what it needs)
-    from training.evaluation.inputs import checked_risks  # noqa: PLC0415
-    from training.evaluation.transplants import sensitivity  # noqa: PLC0415
 
     frame = cohort.load(run_.folder / "cohort.parquet")
     predictions = pd.read_parquet(run_.folder / "predictions.parquet")
@@ -296,11 +294,8 @@ def _evaluation(run_: _Run) -> None:
     if facts.get("by") == "site":
         site = {who: name for name, fold in zip(facts["names"], split.outer, strict=True) for who in fold}
         frame["site"] = frame["patient"].map(site)
-    found = evaluate(frame, predictions, settings.evaluation, truth, settings.horizons, baselines)
     courses = cohort.courses(frame, follow_up.read_outcomes(settings.outcomes))
-    risks = checked_risks(frame, predictions, settings.horizons)[found.primary]
-    draws = settings.evaluation.bootstrap
-    found = replace(found, transplants=sensitivity(frame, risks, courses, draws, settings.horizons))
+    found = evaluate(frame, predictions, settings.evaluation, truth, settings.horizons, baselines, courses=courses)
     write_whole(run_.folder / "evaluation.json", found.to_json())
 
 

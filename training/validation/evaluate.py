@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ from dicomnode.files import make_folder, sha256_of, write_whole
 from dicomnode.registry_format.description import NAME as DESCRIPTION
 from training.data import cohort
 from training.evaluation.evaluate import evaluate
-from training.evaluation.inputs import checked_risks
 from training.evaluation.thresholds import Threshold, by_horizon
-from training.evaluation.transplants import sensitivity
 from training.files import write_json
 from training.progress_type import ProgressCallback
 from training.report import report
@@ -196,11 +194,7 @@ def write(
     """
     known = site.registry.folder / "truth.csv"
     truth = pd.read_csv(known) if site.registry.synthetic and known.is_file() else None
-    found = evaluate(site.frame, predictions, options, truth, horizons, external=True)
-    if site.courses is not None:
-        risks = checked_risks(site.frame, predictions, horizons)[found.primary]
-        judged = sensitivity(site.frame, risks, site.courses, options.bootstrap, horizons)
-        found = replace(found, transplants=judged)
+    found = evaluate(site.frame, predictions, options, truth, horizons, external=True, courses=site.courses)
     cohort.save(cohort.Cohort(site.frame, site.flow), out / "cohort.parquet")
     write_whole(out / "features.parquet", _with_scan(site).to_parquet(index=False))
     write_whole(out / "predictions.parquet", predictions.to_parquet(index=False))
