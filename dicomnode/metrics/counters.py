@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from dicomnode import processes
+
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
 
@@ -132,15 +134,5 @@ def forget_dead(folder: Path, *, counted: bool = False) -> None:
     """Remove what ended processes say of themselves (that they run, what is open); `counted`: what they counted too."""
     for path in folder.glob("*.db" if counted else "gauge_live*.db"):
         number = path.stem.rpartition("_")[2]
-        if number.isdigit() and not _lives(int(number)):
+        if number.isdigit() and processes.started(int(number)) is None:
             path.unlink(missing_ok=True)
-
-
-def _lives(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return True

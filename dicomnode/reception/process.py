@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dicomnode import files
+from dicomnode.audit.journal import Draining
 from dicomnode.errors import SpoolError
 from dicomnode.reception import refusals
 from dicomnode.reception.receiver import Receiver, ReceiverSettings
@@ -22,6 +23,8 @@ from dicomnode.store.spool import Spool
 from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
+
+_RECOVER_EVERY_S = 60.0
 
 
 def run_receiver(
@@ -64,6 +67,9 @@ def run_receiver(
             else:
                 receiver.start(opened)
             listening()
+            # One that still went on when this one started, and was killed since, has nobody else who looks.
+            again = Draining(lambda: recover(spool, catalog), _RECOVER_EVERY_S, "what dead receivers have left")
+            held.callback(again.stop)
             stop.wait()
             receiver.stop(drain_s, hurry)
     finally:

@@ -35,6 +35,7 @@ _TICK_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 1.0, 30.0
 #: What was delivered so long ago, and not told by its worker, is told by the clock: the worker was killed.
 _UNTOLD_S = 300.0
 _TIDY_S = 60.0
+_ADOPT_EVERY_S = 60.0
 
 
 def begin(config: Config, catalog: Catalog | None) -> None:
@@ -72,11 +73,13 @@ def receiving(config: Config) -> Iterator[None]:
     audited.begin(told)
     adopt()
     draining = Draining(drain)
+    adopting = Draining(adopt, _ADOPT_EVERY_S)
     try:
         yield
     finally:
         audited.begin(None)
         told.tell_others(tell, at_once=True)
+        adopting.stop()
         draining.stop()
         journal.close()
         trail.begin(None)

@@ -5,25 +5,17 @@ import re
 import socket
 from pathlib import Path
 
+from dicomnode import processes
+
 #: Where `dicomnode serve` notes its process, in `storage.state`.
 SERVE = "serve.process"
 _NAME = re.compile(r"(?P<host>.*),(?P<pid>\d+),(?P<start>\d+)")
 
 
-def _start_ticks(pid: int) -> str | None:
-    """When the kernel started process `pid` (clock ticks since boot, proc(5)); None if there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The second field is the program's name in brackets and may hold spaces, so count from the last bracket.
-    return stat.rpartition(")")[2].split()[19]
-
-
 def current() -> str:
     """`host,pid,start`: the pid alone is not enough, a restarted container gives the same pid again."""
     pid = os.getpid()
-    return f"{socket.gethostname()},{pid},{_start_ticks(pid)}"
+    return f"{socket.gethostname()},{pid},{processes.started(pid)}"
 
 
 def is_alive(name: str) -> bool:
@@ -31,7 +23,7 @@ def is_alive(name: str) -> bool:
     match = _NAME.fullmatch(name)
     if match is None:
         return False
-    return match["host"] != socket.gethostname() or _start_ticks(int(match["pid"])) == match["start"]
+    return match["host"] != socket.gethostname() or processes.started(int(match["pid"])) == match["start"]
 
 
 def is_serving(state: Path) -> bool:

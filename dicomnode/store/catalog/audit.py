@@ -162,7 +162,8 @@ def tell_received(
     source = trail.source()
     if source is None:
         return
-    for association in connection.execute(select(associations).where(chosen)).all():
+    # Locked: of two receivers that find the same one dead, only the first tells.
+    for association in connection.execute(select(associations).where(chosen).with_for_update()).all():
         brought: dict[str, dict[str, int]] = defaultdict(dict)
         since: dict[str, float] = {}
         whose = dict(patients)
