@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from dicomnode import files
-from dicomnode.audit.journal import Draining
-from dicomnode.errors import SpoolError
+from dicomnode import files, logs
+from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.reception import refusals
 from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.reception.reconcile import restore
@@ -39,6 +38,8 @@ def run_receiver(
     opened: Mapping[int, socket.socket] | None = None,
 ) -> None:
     """Sweep what dead receivers left, listen until `stop` is set, then end within `drain_s` and a little of `hurry`.
+
+    Others may die later: what they leave is swept every minute.
 
     Args:
         settings: the receiver's.
@@ -67,10 +68,8 @@ def run_receiver(
             else:
                 receiver.start(opened)
             listening()
-            # One that still went on when this one started, and was killed since, has nobody else who looks.
-            again = Draining(lambda: recover(spool, catalog), _RECOVER_EVERY_S, "what dead receivers have left")
-            held.callback(again.stop)
-            stop.wait()
+            while not stop.wait(_RECOVER_EVERY_S):
+                _recover_again(spool, catalog)
             receiver.stop(drain_s, hurry)
     finally:
         catalog.close()
@@ -100,6 +99,16 @@ def recover(spool: Spool, catalog: Catalog) -> None:
             plural(lost, "association"),
             plural(restored, "image"),
         )
+
+
+def _recover_again(spool: Spool, catalog: Catalog) -> None:
+    """Look for receivers that still went on when this one started, and were killed since."""
+    try:
+        recover(spool, catalog)
+    except DicomnodeError as error:
+        log.warning("whether a receiver has crashed cannot be told now: %s", error)
+    except Exception as error:  # noqa: BLE001  (whatever is found there, this receiver goes on)
+        logs.log_unexpected(log, error, "what a crashed receiver left could not be swept")
 
 
 @contextmanager

@@ -56,30 +56,33 @@ def receiving(config: Config) -> Iterator[None]:
     catalog = Catalog.open(config.catalog_url, config.storage.state)
     journal = Journal(config.storage.state / "audit", process_names.current())
     told = Refusals(journal.keep_count)
+    adopted = 0.0
 
     def tell(count: int) -> None:
         peer = AuditPeer("various", "")
         why = f"{plural(count, 'more association')} refused"
         trail.note(messages.refused, time.time(), peer, why, count)
 
+    def adopt() -> None:
+        nonlocal adopted
+        journal.adopt(process_names.is_alive, catalog.audit_all, tell)
+        adopted = time.monotonic()
+
     def drain() -> None:
         told.tell_others(tell)
         journal.drain(catalog.audit_all)
-
-    def adopt() -> None:
-        journal.adopt(process_names.is_alive, catalog.audit_all, tell)
+        if time.monotonic() - adopted > _ADOPT_EVERY_S:
+            adopt()
 
     trail.begin(source, journal.note)
     audited.begin(told)
     adopt()
     draining = Draining(drain)
-    adopting = Draining(adopt, _ADOPT_EVERY_S)
     try:
         yield
     finally:
         audited.begin(None)
         told.tell_others(tell, at_once=True)
-        adopting.stop()
         draining.stop()
         journal.close()
         trail.begin(None)

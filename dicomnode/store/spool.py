@@ -256,7 +256,7 @@ class Spool:
         return sorted(p for p in self._studies.iterdir() if p.is_dir())
 
     def sweep(self) -> int:
-        """Remove temporary files whose process has died; return how many. Called when a receiver starts."""
+        """Remove temporary files whose process has died; return how many. Receivers call it."""
         removed = 0
         for path in self._incoming.glob("*.part"):
             try:
