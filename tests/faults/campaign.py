@@ -25,7 +25,7 @@ import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from dicomnode.models.build import method
 from dicomnode.network.tls import ReloadingContext
 from dicomnode.operations import web_tokens
 from dicomnode.reception.spooled import digest, split
-from dicomnode.results import encode
+from dicomnode.results import encode, reader_flags
 from dicomnode.service.processes import prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
@@ -439,6 +439,11 @@ file = "audit.log"
         uid, out = study_uid(name), self.folder / "undisturbed" / name
         analysis = analyse(sorted((self.folder / "scans" / name).glob("*.dcm")), method(self.config.analysis))
         first, before = self._circumstances(catalog, uid, generation, analysis.findings)
+        # A receiver killed between the last image and the release leaves open whether more was to come: that is told.
+        doubts = reader_flags.of_reception(results_folder(self.config.storage.results, uid, first))
+        analysis = replace(analysis, findings=reader_flags.noted(analysis.findings, (), reception=doubts))
+        if doubts and not self._was_broken_off(catalog):
+            self.verdict.faults.append(f"study {name}: said to be broken off, and no association was")
         job = catalog.job(uid, first)
         assert job is not None
         highest = analysis.findings.highest_series_number
@@ -448,6 +453,11 @@ file = "audit.log"
         made = {o.name: split(o.path.read_bytes())[1] for o in objects}
         shutil.rmtree(out)
         return made
+
+    def _was_broken_off(self, catalog: Catalog) -> bool:
+        with catalog._read() as connection:
+            ended = "SELECT count(*) FROM associations WHERE closed IN ('aborted', 'lost')"
+            return bool(connection.exec_driver_sql(ended).scalar_one())
 
     def _circumstances(
         self, catalog: Catalog, uid: str, generation: int, found: Findings
