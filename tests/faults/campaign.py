@@ -440,7 +440,8 @@ file = "audit.log"
         analysis = analyse(sorted((self.folder / "scans" / name).glob("*.dcm")), method(self.config.analysis))
         first, before = self._circumstances(catalog, uid, generation, analysis.findings)
         # A receiver killed between the last image and the release leaves open whether more was to come: that is told.
-        doubts = reader_flags.of_reception(results_folder(self.config.storage.results, uid, first))
+        noted = reader_flags.of_reception(results_folder(self.config.storage.results, uid, first))
+        doubts = [flag for flag in noted if flag.code == "transfer-broken-off"]
         analysis = replace(analysis, findings=reader_flags.noted(analysis.findings, (), reception=doubts))
         if doubts and not self._was_broken_off(catalog):
             self.verdict.faults.append(f"study {name}: said to be broken off, and no association was")

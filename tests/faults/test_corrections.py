@@ -16,6 +16,7 @@ from dicomnode.analysis.pipeline import analyse
 from dicomnode.errors import PeerRejectedError, UsageError
 from dicomnode.models.serving import Models
 from dicomnode.operations import corrections, jobs
+from dicomnode.store.records import REJECTION
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows import analysing
 from tests.faults.station import Pacs, Station, running
@@ -156,7 +157,7 @@ def test_corrected_twice_while_the_destination_is_away(
     new = [d for d in results(pacs.held()) if d.SOPInstanceUID not in old]
     assert Counter(d.Modality for d in new) == OBJECTS
     assert {(d.PatientID, d.AccessionNumber) for d in new} == {("SECOND", "SECOND")}
-    never_sure = [d for d in station.catalog.deliveries(UID, 2) if d.may_have_arrived and d.object != "rejection"]
+    never_sure = [d for d in station.catalog.deliveries(UID, 2) if d.may_have_arrived and d.object != REJECTION]
     doubtful = {d.sop_instance_uid for d in never_sure}
     version = "v3, replaces v2" if doubtful else "v2, replaces v1"
     assert all(version in d.SeriesDescription for d in new)

@@ -162,8 +162,9 @@ def tell_received(
     source = trail.source()
     if source is None:
         return
-    # Locked: of two receivers that find the same one dead, only the first tells.
-    for association in connection.execute(select(associations).where(chosen).with_for_update()).all():
+    # Locked, in one order: of two receivers that find the same one dead only the first tells, and none is in deadlock.
+    ended = select(associations).where(chosen).order_by(associations.c.id).with_for_update()
+    for association in connection.execute(ended).all():
         brought: dict[str, dict[str, int]] = defaultdict(dict)
         since: dict[str, float] = {}
         whose = dict(patients)

@@ -2,8 +2,10 @@
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -80,6 +82,20 @@ def test_what_a_killed_receiver_was_acknowledged_for_is_told_by_the_next(catalog
     catalog.record(instance(2, other))
     assert catalog.lose_associations(["dead"], 120.0) == 1
     assert told(catalog) == [("1.2", 1, "4")]
+
+
+def test_of_receivers_that_find_the_same_one_dead_together_one_tells(catalog: Catalog) -> None:
+    for number in range(8):
+        catalog.record(instance(1, begin(catalog, "dead"), f"1.2.{number}"))
+    with ThreadPoolExecutor(4) as receivers:
+        together = Barrier(4)
+
+        def lose(_: int) -> int:
+            together.wait()
+            return catalog.lose_associations(["dead"], 120.0)
+
+        assert sorted(receivers.map(lose, range(4))) == [0, 0, 0, 8]
+    assert told(catalog) == [(f"1.2.{number}", 1, "4") for number in range(8)]
 
 
 def test_an_image_that_two_open_associations_bring_is_told_for_both(catalog: Catalog) -> None:
