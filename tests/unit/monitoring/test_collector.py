@@ -204,7 +204,7 @@ def test_the_pages(node: config.Config, catalog: Catalog) -> None:
     association = catalog.begin_association("run", "EVIL_TITLE", "NODE", "192.0.2.1", 1.0)
     catalog.record(Instance("1.1", "1.9", "1.2.3.77", "1.3", "/x", "0" * 64, 10, 1.0, association, "a" * 32))
     for study in catalog.unlabelled(0.0, 1e12, 10):
-        catalog.note_label(study, Label("PATIENT-4711", "", "ACC-1"))
+        catalog.note_label(study, Label("PATIENT-KOELN", "", "ACC-1"))
     with served(node) as client:
         assert client.get("/live").text == "alive\n"
         answer = client.get("/ready")
@@ -218,7 +218,7 @@ def test_the_pages(node: config.Config, catalog: Catalog) -> None:
             assert (answer.status_code, answer.json()["ready"]) == (200, True)
         # Nobody is named, and nothing that a peer may choose is a label.
         pages = "".join(client.get(path).text for path in ("/live", "/ready", "/metrics"))
-        assert [word for word in ("4711", "ACC-1", "EVIL", "1.2.3.77") if word in pages] == []
+        assert [word for word in ("KOELN", "ACC-1", "EVIL", "1.2.3.77") if word in pages] == []
         assert "dicomnode_studies" in pages
         assert [client.get(path).status_code for path in ("/", "/metrics/x", "/..%2fetc/passwd")] == [404] * 3
         assert [client.request(m, "/metrics").status_code for m in ("POST", "PUT", "DELETE")] == [405] * 3

@@ -37,7 +37,7 @@ def deliver(catalog: Catalog) -> None:
     catalog.record(Instance("1.1", "1.9", UID, "1.3", "/x", "0" * 64, 10, 100.0, association, "a" * 32))
     catalog.end_association(association, "released", 101.0)
     for study in catalog.unlabelled(0.0, 1e12, 10):
-        catalog.note_label(study, Label("PATIENT-4711", "", "ACC-1"))
+        catalog.note_label(study, Label("PATIENT-KOELN", "", "ACC-1"))
     catalog.settle(UID, 110.0, held=None)
     catalog.set_state(UID, 1, "running", now=120.0)
     catalog.set_state(UID, 1, "analysed", now=150.0)
@@ -77,7 +77,7 @@ def test_a_study_from_its_association_to_its_delivery(
     (delivery,) = [s for s in spans if s.name == "delivery"]
     assert (delivery.attributes["dicomnode.destination"], delivery.attributes["dicomnode.attempts"]) == ("pacs", 3)
     text = "".join(s.to_json() for s in spans)
-    assert [word for word in ("4711", "ACC-1", "EVIL", "192.0.2.1") if word in text] == []
+    assert [word for word in ("KOELN", "ACC-1", "EVIL", "192.0.2.1") if word in text] == []
 
 
 def test_it_goes_to_a_collector(tmp_path: Path, catalog: Catalog, extra: Callable[[str, str], None]) -> None:

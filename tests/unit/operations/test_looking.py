@@ -41,7 +41,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> config.Config:
         catalog.record(row)
     catalog.settle("1.2", 2000.0, held="two-patients")
     for study in catalog.unlabelled(0.0, 1e9, 10):
-        catalog.note_label(study, Label("PATIENT-4711", "", "ACC-1"))
+        catalog.note_label(study, Label("PATIENT-KOELN", "", "ACC-1"))
     catalog.close()
     return made
 
@@ -57,11 +57,11 @@ def test_the_json_of_a_page_is_what_the_documentation_says(node: config.Config) 
 
 
 def test_nobody_is_named_unasked(node: config.Config) -> None:
-    assert "4711" not in json.dumps([jobs.overview(node, None, 10), jobs.details(node, "1.1", None)])
+    assert "KOELN" not in json.dumps([jobs.overview(node, None, 10), jobs.details(node, "1.1", None)])
     (row,) = jobs.overview(node, "held", 10, identify=True)
     assert [key for key in row if key not in KEYS] == WHOSE
-    assert (row["patient_id"], row["accession_number"]) == ("PATIENT-4711", "ACC-1")
-    assert jobs.details(node, "1.1", None, identify=True)["patient_id"] == "PATIENT-4711"
+    assert (row["patient_id"], row["accession_number"]) == ("PATIENT-KOELN", "ACC-1")
+    assert jobs.details(node, "1.1", None, identify=True)["patient_id"] == "PATIENT-KOELN"
 
 
 def test_an_arriving_study_can_be_shown(node: config.Config) -> None:
@@ -87,10 +87,10 @@ def test_the_command_line(node: config.Config) -> None:
     assert json.loads(run("list", "--json", "--patient", "NOBODY", "--text", "x", "--sender", "CT")) == []
     local = datetime.fromtimestamp(1000.0).strftime("%Y-%m-%d %H:%M:%S")
     shown = run("list", "--identify")
-    assert "PATIENT-4711" in shown
+    assert "PATIENT-KOELN" in shown
     assert local in shown
     assert local in run("show", "1.1")
-    assert "4711" not in run("show", "1.1")
+    assert "KOELN" not in run("show", "1.1")
 
 
 @pytest.mark.parametrize("state", ["superseded", "lost"])

@@ -182,12 +182,12 @@ def test_nothing_that_is_asked_goes_through_a_whole_table(tmp_path: Path) -> Non
 
 
 def test_the_database_alone_names_no_patient(catalog: Catalog) -> None:
-    receive(catalog, "1.2", 100.0, patient=b"SECRET-4711")
+    receive(catalog, "1.2", 100.0, patient=b"SECRET-KOELN")
     with catalog._engine.begin() as connection:
         (row,) = connection.execute(text("SELECT * FROM study_labels"))
-    assert b"4711" not in b"".join(bytes(v) if isinstance(v, bytes | memoryview) else str(v).encode() for v in row)
+    assert b"KOELN" not in b"".join(bytes(v) if isinstance(v, bytes | memoryview) else str(v).encode() for v in row)
     sealed = bytes(row._mapping["sealed"])
-    assert unseal(catalog.patient_key, "1.2", sealed).patient_id == "SECRET-4711"
+    assert unseal(catalog.patient_key, "1.2", sealed).patient_id == "SECRET-KOELN"
     # Another study's label, put in its place, is not taken for its own.
     assert unseal(catalog.patient_key, "1.3", sealed) == Label()
 
