@@ -1,9 +1,23 @@
-"""Which processes of this machine run."""
+"""Which processes of this machine run, and how ours begin."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 #: States (proc(5)) of a process that has ended, and whose parent has not looked at it yet.
 _ENDED = frozenset("ZXx")
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Import without the garbage collector: it finds nothing in modules, and takes an eighth of the time to look."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # nor does it look at them later
+        gc.enable()
 
 
 def started(pid: int) -> str | None:

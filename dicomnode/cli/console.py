@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, configure, imports, load, table
+from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, configure, load, table
 from dicomnode.errors import UsageError
+from dicomnode.processes import imports
 
 app = typer.Typer(help="The web pages for those who run the node, and who may use them.", no_args_is_help=True)
 user = typer.Typer(help="Who may use the console.", no_args_is_help=True)

@@ -17,11 +17,11 @@ from dicomnode.cli.common import (
     TlsOption,
     configure,
     find_peer,
-    imports,
     load,
     table,
 )
 from dicomnode.errors import UsageError
+from dicomnode.processes import imports
 from dicomnode.words.numerals import plural
 
 app = typer.Typer()

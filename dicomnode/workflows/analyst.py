@@ -29,6 +29,7 @@ from dicomnode.audit import messages, trail
 from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.limits import LOOK_S, Limits, Watch, confine, resident_bytes
+from dicomnode.processes import imports
 from dicomnode.routing.rules import DEFAULT_PROFILE
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
@@ -338,9 +339,10 @@ def _serve(asked: socket.socket, lines: Any, config: Config) -> None:
     confine(limits, reserves=any(table.device != "cpu" for table in tables))
     try:
         # What analyses is slow to import, and nothing for a process that only watches.
-        from dicomnode.models.serving import Models  # noqa: PLC0415
-        from dicomnode.workflows import analysing  # noqa: F401, PLC0415  (so that the first study need not wait)
-        from dicomnode.workflows.ahead import Ahead  # noqa: PLC0415
+        with imports():
+            from dicomnode.models.serving import Models  # noqa: PLC0415
+            from dicomnode.workflows import analysing  # noqa: F401, PLC0415  (so that the first study need not wait)
+            from dicomnode.workflows.ahead import Ahead  # noqa: PLC0415
 
         ahead = Ahead()
         models = Models(config)

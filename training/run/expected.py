@@ -81,9 +81,12 @@ def _problems(settings: RunSettings, holds: Expected) -> list[str]:
             f"features.radiomics_spacing_mm = {features.radiomics_spacing_mm:g}, and the node measures at "
             f"{holds.radiomics_spacing_mm:g} mm: set it to that"
         )
-    if settings.splits.kind != "patients" and not (settings.splits.groups or settings.splits.by != "site"):
+    splits = settings.splits
+    # The scans themselves tell their scanner's site, and nothing tells their year.
+    told_by_scans = splits.kind == "sites" and splits.by != "site"
+    if splits.kind != "patients" and not splits.groups and not told_by_scans:
         found.append(
-            f'splits.kind = "{settings.splits.kind}": an export tells neither hospitals nor calendar time: name a file '
+            f'splits.kind = "{splits.kind}": an export tells neither hospitals nor calendar time: name a file '
             "in splits.groups, or split by patients"
         )
     if 0 < holds.outcomes < settings.splits.outer:

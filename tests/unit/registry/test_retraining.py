@@ -142,6 +142,9 @@ FITS = "[features]\nradiomics = false\n[splits]\nouter = 2\n"
         ('covariates = "lung.csv"\n' + FITS, r"covariates: .*lung\.csv does not exist"),
         (FITS + "[gate]\ncalibration_slope = [1.25, 0.8]", "give a range around 1"),
         (FITS.replace("false", 'false\nsource = "volumes"'), "cut to the lungs"),
+        (FITS + 'kind = "sites"', r"splits\.groups, or split by patients"),
+        (FITS + 'kind = "temporal"\nby = "manufacturer"', r"splits\.groups, or split by patients"),
+        (FITS + 'kind = "sites"\nby = "manufacturer"', ""),
         ("arms = [", "is not TOML"),
     ],
 )
