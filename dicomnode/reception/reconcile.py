@@ -18,6 +18,7 @@ from dicomnode import logs
 from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
+from dicomnode.store.replaced import Replaced
 from dicomnode.store.sameness import same_content
 from dicomnode.store.spool import Spool
 from dicomnode.words.numerals import plural
@@ -92,6 +93,15 @@ def _is_replaced(catalog: Catalog, instance: Instance, path: Path) -> bool:
     return bool(decided) and path.stat().st_mtime <= max(decided)
 
 
+def _was_brought_in(spool: Spool, instance: Instance, path: Path) -> bool:
+    """Whether this is a second name of a quarantined file, which an `accept` that was cut short has left."""
+    quarantined = Replaced(spool).quarantined(instance.sha256)
+    try:
+        return quarantined is not None and quarantined.samefile(path)
+    except FileNotFoundError:  # the quarantine has just made room
+        return False
+
+
 def _adopt(
     spool: Spool, catalog: Catalog, path: Path, read: Callable[[Path], Instance]
 ) -> Literal["adopted", "known", "bad"]:
@@ -106,6 +116,9 @@ def _adopt(
             return "known"  # recorded in between, or under a name that is no plain UID
         if _is_replaced(catalog, instance, path):
             put_away(spool, catalog, [replace(instance, path=str(path))], time.time())
+            return "known"
+        if _was_brought_in(spool, instance, path):
+            spool.discard(path)
             return "known"
         if catalog.record(instance) != "conflict":
             return "adopted"

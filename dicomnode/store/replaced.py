@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dicomnode import files
@@ -44,6 +45,9 @@ class Replaced:
                 return None
             files.write_whole(target.with_suffix(".json"), note)
             source.rename(target)
+            with suppress(FileNotFoundError):
+                if source.samefile(target):  # two names of one file (`bring_in`): the renaming did nothing
+                    source.unlink()
             files.sync_folder(self._folder)
         except FileNotFoundError:  # the quarantine has just made room
             if not target.exists():

@@ -165,6 +165,44 @@ def test_corrected_twice_while_the_destination_is_away(
     assert station.state(UID, 2) == "superseded"
 
 
+@pytest.mark.parametrize("decision", ["accept", "drop"])
+def test_decided_while_the_analysis_runs(
+    files: list[Path], pacs: Pacs, station: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decision: str
+) -> None:
+    """What is being computed of the version that goes is overtaken: nothing of it leaves the node."""
+    begun, go = threading.Event(), threading.Event()
+    real = analysing.analyse
+
+    def held_up(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        assert go.wait(PATIENCE)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(analysing, "analyse", held_up)
+    station.start_worker()
+    station.send(files)
+    station.settle(UID)
+    try:
+        assert begun.wait(PATIENCE) and station.state(UID, 1) == "running"
+        again = corrected(files, tmp_path / "again", PatientID="RIGHT")
+        if decision == "accept":
+            with pytest.raises(PeerRejectedError, match="0xC001"):
+                station.send(again)
+            corrections.accept(station.config, UID, corrections.held(station.config, UID, None), minutes=60)
+        else:
+            corrections.drop(station.config, UID, None, "wrong-worklist-entry", dry_run=False)
+        station.send(again)
+        generation = station.settle(UID)
+    finally:
+        go.set()
+    station.ended(UID, generation, "delivered", seconds=PATIENCE)
+    until("the first has ended", lambda: station.state(UID, 1) == "superseded", 60)
+    assert Counter(d.Modality for d in pacs.held()) == OBJECTS
+    assert {d.PatientID for d in pacs.held()} == {"RIGHT"}
+    assert all("replaces" not in d.SeriesDescription for d in pacs.held())
+    assert sorted(pacs.came) == sorted({d.SOPInstanceUID for d in pacs.held()})
+
+
 def test_a_rejected_version_changes_nothing(files: list[Path], station: Station, tmp_path: Path) -> None:
     station.send(files)
     again = corrected(files[:1], tmp_path / "again", PatientID="WRONG")

@@ -3,10 +3,11 @@
 import copy
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -226,13 +227,18 @@ def _require(path: str | None) -> None:
 def make_private(path: str | None) -> None:
     """Make a SQLite file its owner's alone: SQLite gives the -wal and -shm beside it the same rights.
 
+    The file is not opened: closing it would give back this process's own locks on it (fcntl(2)), SQLite's too, and
+    another process could then delete the -wal into which this one goes on writing
+    (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+
     Raises:
         SpoolError: it cannot be made.
     """
     if not path or path == ":memory:":
         return
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE))
+        with suppress(FileExistsError):
+            os.mknod(path, FILE_MODE | stat.S_IFREG)
         for suffix in ("", "-wal", "-shm"):
             tighten(Path(path + suffix))
     except PermissionError:
