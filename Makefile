@@ -12,9 +12,9 @@ PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-to
 	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus \
 	chromium:chromium nginx:nginx-light npm:npm node:nodejs shellcheck:shellcheck mandoc:mandoc zsh:zsh fish:fish curl:curl
 
-# Tests run in two processes more than there are cores, since they often wait; a file's tests in one of them, so that their
+# Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.
-WORKERS ?= $(shell expr $$(nproc) + 2)
+WORKERS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
