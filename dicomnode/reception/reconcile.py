@@ -93,15 +93,6 @@ def _is_replaced(catalog: Catalog, instance: Instance, path: Path) -> bool:
     return bool(decided) and path.stat().st_mtime <= max(decided)
 
 
-def _was_brought_in(spool: Spool, instance: Instance, path: Path) -> bool:
-    """Whether this is a second name of a quarantined file, which an `accept` that was cut short has left."""
-    quarantined = Replaced(spool).quarantined(instance.sha256)
-    try:
-        return quarantined is not None and quarantined.samefile(path)
-    except FileNotFoundError:  # the quarantine has just made room
-        return False
-
-
 def _adopt(
     spool: Spool, catalog: Catalog, path: Path, read: Callable[[Path], Instance]
 ) -> Literal["adopted", "known", "bad"]:
@@ -117,8 +108,8 @@ def _adopt(
         if _is_replaced(catalog, instance, path):
             put_away(spool, catalog, [replace(instance, path=str(path))], time.time())
             return "known"
-        if _was_brought_in(spool, instance, path):
-            spool.discard(path)
+        if Replaced(spool).has_brought_in(path, instance.sha256):
+            spool.discard(path)  # an `accept` was cut short before it had decided
             return "known"
         if catalog.record(instance) != "conflict":
             return "adopted"

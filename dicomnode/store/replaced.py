@@ -81,6 +81,16 @@ class Replaced:
         except OSError as error:
             raise _error("bring in", quarantined, error) from error
 
+    def has_brought_in(self, path: Path, sha256: str) -> bool:
+        """Whether this place in a study is a second name of the quarantined file with this content."""
+        quarantined = self.quarantined(sha256)
+        try:
+            return quarantined is not None and quarantined.samefile(path)
+        except FileNotFoundError:  # the quarantine has just made room
+            return False
+        except OSError as error:
+            raise _error("look at", path, error) from error
+
     def forget(self, sha256: str) -> None:
         """Remove from quarantine what has found its place."""
         path = self._spool.root / _QUARANTINE / f"{sha256}.dcm"

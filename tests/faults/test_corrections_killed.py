@@ -1,6 +1,7 @@
 """A person's decision is killed between two of its steps: nothing is lost, nothing doubled, and it can be repeated."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -60,7 +61,8 @@ def stopped_at(station: Station, where: str, what: str) -> Iterator[None]:
     command = [sys.executable, "-c", KILLED, where, what, str(station.path), UID]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
-            assert process.stdout is not None and process.stdout.readline() == b"there\n"
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 60)[0] and process.stdout.readline() == b"there\n"
             yield
         finally:
             process.kill()
@@ -70,6 +72,15 @@ def stopped_at(station: Station, where: str, what: str) -> Iterator[None]:
 def kill(station: Station, where: str, what: str) -> None:
     with stopped_at(station, where, what):
         pass
+
+
+def settled_and_corrected(station: Station, files: list[Path], folder: Path) -> None:
+    """A study has settled, and comes again for another patient: each object lies in quarantine."""
+    station.send(files)
+    station.settle(UID)
+    for one in corrected(files, folder, PatientID="RIGHT"):
+        with pytest.raises(PeerRejectedError, match="0xC001"):
+            station.send([one])
 
 
 def contents(station: Station) -> dict[str, list[str]]:
@@ -93,11 +104,7 @@ def files(data: Path, tmp_path: Path) -> list[Path]:
 def test_accept_is_killed(files: list[Path], tmp_path: Path, where: str, what: str) -> None:
     station = Station(tmp_path / "node", "")
     with running(station):
-        station.send(files)
-        station.settle(UID)
-        for one in corrected(files, tmp_path / "again", PatientID="RIGHT"):
-            with pytest.raises(PeerRejectedError, match="0xC001"):
-                station.send([one])
+        settled_and_corrected(station, files, tmp_path / "again")
         kill(station, where, what)
         time_of_restart(station)
         reconcile(Spool(station.config.storage.spool), station.catalog, read_instance)
@@ -153,11 +160,7 @@ def test_one_of_two_decisions_is_killed(
     """The other one waits for it, and decides about what is left: as if the killed one had done its step, or none."""
     station = Station(tmp_path / "node", "")
     with running(station):
-        station.send(files)
-        station.settle(UID)
-        for one in corrected(files, tmp_path / "again", PatientID="RIGHT"):
-            with pytest.raises(PeerRejectedError, match="0xC001"):
-                station.send([one])
+        settled_and_corrected(station, files, tmp_path / "again")
         found = corrections.held(station.config, UID, None)
         waits, lock = threading.Event(), one_decision.files.lock
 

@@ -1,4 +1,4 @@
-"""Rules that the suite itself keeps: its marks, and what may be tried again."""
+"""Rules that the suite itself keeps: its marks, what may be tried again, and for which secrets it may search."""
 
 import ast
 import re
