@@ -386,8 +386,8 @@ def _codes(known: _Known, element: RawDataElement, value: bytes) -> tuple[Elemen
     read = _without_repeats([part.upper() for part in parts], known.most) or parts
     if known.keyword in REPEATED or known.keyword in ENUMERATED:
         valid = _code(known.keyword, read[0]) if len(read) == 1 else None
-        if valid is None:
-            return None, "unusable"
+        if not valid:
+            return None, "unusable" if valid is None else None  # blanks alone are no value
     if read == parts:
         return _as_of(element, "CS"), None
     joined = "\\".join(read).encode("latin-1", "replace")

@@ -80,6 +80,15 @@ def test_values_without_a_word_are_none(value: bytes) -> None:
     assert dataset.get_item("PatientName").value == b"  "  # as it came
 
 
+@pytest.mark.parametrize("keyword", sorted(values.ENUMERATED))
+@pytest.mark.parametrize("value", [b" ", b"  ", b"\0", b" \0"])
+def test_a_code_string_of_blanks_is_none(keyword: str, value: bytes) -> None:
+    """Written as it came it would be none of the values that the standard names."""
+    dataset = header(**{keyword: value})
+    assert values.settle(dataset) == ()
+    assert keyword not in dataset
+
+
 @pytest.mark.parametrize(
     ("keyword", "padded", "kept"),
     [
