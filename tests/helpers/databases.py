@@ -88,7 +88,7 @@ def fresh_url(kind: str, tmp_path: Path, server: Callable[[], PostgreSQL]) -> st
 
 
 def remembering(upgrade: Callable[[Connection, PatientKey], None]) -> Callable[[Connection, PatientKey], None]:
-    """`migrate._upgrade` whose empty databases get their tables by the statements that the migrations gave the first one.
+    """`migrate._upgrade` whose empty databases get their tables by the statements that the migrations gave the first.
 
     Alembic takes ten times as long to find them as a database takes for them, and most tests want new tables.
     """
