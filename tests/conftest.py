@@ -19,8 +19,9 @@ import pytest
 from hypothesis import settings
 from pynetdicom.transport import AssociationSocket
 
+from dicomnode.store.catalog import migrate
 from tests.helpers import prerequisites
-from tests.helpers.databases import PostgreSQL
+from tests.helpers.databases import PostgreSQL, remembering
 from tests.helpers.prerequisites import ROOT
 from tests.helpers.running import Node
 
@@ -86,6 +87,9 @@ def _shut_down_and_close(self: AssociationSocket) -> None:
 # pynetdicom leaves a socket whose other end has gone to the garbage collector, which warns: an error here.
 _shut_down = AssociationSocket._shutdown_socket
 AssociationSocket._shutdown_socket = _shut_down_and_close  # type: ignore[method-assign]
+
+
+migrate._upgrade = remembering(migrate._upgrade)
 
 
 @pytest.fixture(scope="session")

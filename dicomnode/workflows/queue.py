@@ -32,10 +32,14 @@ from dicomnode.workflows.serializer import install
 WORKFLOW_VERSION = "4"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
 MOST_RECOVERIES = 20
-#: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.
+#: A worker looks for studies so often: the longest that an idle worker leaves one waiting.
 POLL_S = 0.25
-#: And so often into those whose work takes seconds, or on which no result waits: each look costs some milliseconds.
+#: For deliveries, which take longer than that. Each look into a queue costs some milliseconds.
+DELIVERY_POLL_S = 0.5
+#: Into queues whose work takes seconds, or on which no result waits.
 SLOW_POLL_S = 1.0
+#: Into those that the configuration does not use: what was queued before it changed ends, too.
+UNUSED_POLL_S = 5.0
 _LIVE = ["ENQUEUED", "PENDING", "DELAYED"]
 
 

@@ -16,7 +16,7 @@ from dicomnode.workflows.calls import (
     delivery_queue,
     notify_queue,
 )
-from dicomnode.workflows.queue import POLL_S, SLOW_POLL_S, WORKFLOW_VERSION
+from dicomnode.workflows.queue import DELIVERY_POLL_S, POLL_S, SLOW_POLL_S, UNUSED_POLL_S, WORKFLOW_VERSION
 from dicomnode.workflows.serializer import install
 from dicomnode.workflows.worker import Work
 
@@ -36,7 +36,6 @@ def start(work: Work, executor_id: str) -> None:
         "executor_id": executor_id,
         "enable_otlp": False,
         "log_level": "WARNING",
-        "notification_listener_polling_interval_sec": POLL_S,
         "serializer": install(),
     }
     DBOS(config=settings)
@@ -48,16 +47,16 @@ def start(work: Work, executor_id: str) -> None:
 def _queues(config: Config) -> Iterator[tuple[str, float, dict[str, Any]]]:
     """Each queue, how often a worker looks into it, and its limits."""
     yield STUDY_QUEUE, POLL_S, {"worker_concurrency": config.worker.concurrency}
-    yield PREFETCH_QUEUE, SLOW_POLL_S, {"global_concurrency": 1}
     table = config.priors
+    priors_s = UNUSED_POLL_S if table is None else SLOW_POLL_S
+    yield PREFETCH_QUEUE, priors_s, {"global_concurrency": 1}
     limiter = None if table is None else {"limit": table.studies_per_hour, "period": 3600.0}
-    yield FETCH_QUEUE, SLOW_POLL_S, {"global_concurrency": 1, "limiter": limiter}
-    # Without rules there is only what was queued while there were some.
-    yield ROUTE_QUEUE, POLL_S if config.routes_studies else SLOW_POLL_S, {"worker_concurrency": 1}
+    yield FETCH_QUEUE, priors_s, {"global_concurrency": 1, "limiter": limiter}
+    yield ROUTE_QUEUE, POLL_S if config.routes_studies else UNUSED_POLL_S, {"worker_concurrency": 1}
     for to in config.notify:
         yield notify_queue(to.name), SLOW_POLL_S, {"global_concurrency": 1}
     for d in config.destination:
-        yield delivery_queue(d.name), POLL_S, {"global_concurrency": d.concurrency}
+        yield delivery_queue(d.name), DELIVERY_POLL_S, {"global_concurrency": d.concurrency}
 
 
 def stop(drain_s: float) -> None:

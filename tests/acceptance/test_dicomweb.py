@@ -55,7 +55,7 @@ port = {free_port()}
 refused_report = true
 retry_first_s = 600
 """
-    node = Node(folder / "node", tables, "radiomics = false\n")
+    node = Node(folder / "node", tables, "radiomics = false\n", bundle="")
     token = web_tokens.add(node.config, "client", "reader", "CT_1", time.time())
     node.start()
     try:

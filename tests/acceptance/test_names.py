@@ -47,8 +47,8 @@ def renamed(source: Path, named: pydicom.Dataset, folder: Path) -> tuple[str, by
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, orthanc: Orthanc) -> Iterator[Node]:
-    """Radiomics changes nothing about names, and takes most of an analysis."""
-    running = Node(tmp_path_factory.mktemp("names-node"), orthanc.destination(), "radiomics = false").start()
+    """Radiomics and risks change nothing about names, and take most of an analysis."""
+    running = Node(tmp_path_factory.mktemp("names-node"), orthanc.destination(), "radiomics = false", bundle="").start()
     yield running
     assert running.stop() == 0
 
@@ -75,7 +75,7 @@ def test_name_comes_back_byte_for_byte(
     study_uid, patient = sent[name]
     assert node.ended(study_uid) == "delivered"
     results = orthanc.study(study_uid)
-    assert len(results) == 4
+    assert len(results) == 3
     for i, content in enumerate(results):
         path = tmp_path / f"{i}.dcm"
         path.write_bytes(content)

@@ -181,7 +181,9 @@ def test_a_ris_that_is_away_delays_no_result(
     away = Ris(tmp_path / "ris", peer)
     if how == "slow":
         away.start("--sleep-before", "120")
-    running = Node(tmp_path / "node", orthanc.destination(), "radiomics = false\n" + away.table("timeout_s = 2"))
+    running = Node(
+        tmp_path / "node", orthanc.destination(), "radiomics = false\n" + away.table("timeout_s = 2"), bundle=""
+    )
     running.start()
     try:
         uid = ct_study(data, tmp_path / "study", f"ris-{how}", PatientID="P1", PatientName="Waits^Not")

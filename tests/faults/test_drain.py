@@ -46,7 +46,7 @@ def test_sigterm_in_mid_analysis_ends_the_worker_in_time_and_the_next_start_goes
     """An analysis takes longer than `drain_s`: its worker does not wait for it, and nothing has failed."""
     folder = data / "chest_lidc0314_every4th"
     study_uid = str(pydicom.dcmread(next(folder.glob("*.dcm")), stop_before_pixels=True).StudyInstanceUID)
-    node = Node(tmp_path / "node", "", "radiomics = false\n[worker]\ndrain_s = 1\n").start()
+    node = Node(tmp_path / "node", "", "radiomics = false\n[worker]\ndrain_s = 1\n", bundle="").start()
     try:
         assert storescu_process(peer("storescu", "dcmtk"), node.port, folder).returncode == 0
         until("analysing", lambda: node.jobs().get(study_uid) == "running", 60)

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, event, inspect, text
 
+from dicomnode.store.patient_key import PatientKey
 from tests.helpers.prerequisites import program
 
 
@@ -83,3 +85,39 @@ def fresh_url(kind: str, tmp_path: Path, server: Callable[[], PostgreSQL]) -> st
         connection.execute(text(f"CREATE SCHEMA {schema}"))
     engine.dispose()
     return f"{base}&options=-csearch_path%3D{schema}"
+
+
+def remembering(upgrade: Callable[[Connection, PatientKey], None]) -> Callable[[Connection, PatientKey], None]:
+    """`migrate._upgrade` whose empty databases get their tables by the statements that the migrations gave the first.
+
+    Alembic takes ten times as long to find them as a database takes for them, and most tests want new tables.
+    """
+    kept: dict[str, list[tuple[str, Any]]] = {}
+
+    def up(connection: Connection, key: PatientKey) -> None:
+        statements = kept.get(connection.dialect.name)
+        if inspect(connection).get_table_names():
+            upgrade(connection, key)
+        elif statements is None:
+            kept[connection.dialect.name] = _recorded(connection, lambda: upgrade(connection, key))
+        else:
+            for statement, parameters in statements:
+                connection.exec_driver_sql(statement, parameters)
+
+    return up
+
+
+def _recorded(connection: Connection, work: Callable[[], None]) -> list[tuple[str, Any]]:
+    """Do it; the statements that changed something."""
+    found: list[tuple[str, Any]] = []
+
+    def note(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
+        if not statement.lstrip().startswith(("SELECT", "PRAGMA")):
+            found.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        event.remove(connection, "before_cursor_execute", note)
+    return found

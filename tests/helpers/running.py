@@ -172,15 +172,17 @@ allow_demo_bundles = true
     def ended(self, study_uid: str, seconds: float = 180) -> str:
         """Wait until a study's job has ended; its state."""
 
-        def look() -> str | None:
-            state = self.jobs().get(study_uid)
-            return state if state in ENDED else None
+        with closing(Catalog.open(self.config.catalog_url, self.config.storage.state)) as catalog:  # once: it costs
 
-        try:
-            return until(f"ended: {study_uid}", look, seconds)
-        except BaseException:
-            print(self.log()[-6000:])
-            raise
+            def look() -> str | None:
+                states = {s.study_uid: s.state for s in catalog.studies(limit=1000)}
+                return state if (state := states.get(study_uid)) in ENDED else None
+
+            try:
+                return until(f"ended: {study_uid}", look, seconds)
+            except BaseException:
+                print(self.log()[-6000:])
+                raise
 
     def show(self, study_uid: str) -> dict[str, Any]:
         """As `jobs show --json`, which takes two seconds to start."""

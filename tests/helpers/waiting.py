@@ -9,7 +9,7 @@ import pytest
 T = TypeVar("T")
 #: Time-outs are those of an idle machine; one that does other things too gets so many times as long.
 PATIENCE = 4
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.4
 
 
 def until(what: str, look: Callable[[], T], seconds: float = 120) -> T:
