@@ -97,12 +97,15 @@ def training(facts: RunFacts) -> str:
         rates = ", ".join(f"{arm} {s.learning_rates.get(arm, s.learning_rate):g}" for arm in facts.network_arms)
         changed = ", ".join(f"{name} {value}" for name, value in s.augmentation.model_dump().items())
         parts = f" in {s.accumulate} parts" if s.accumulate > 1 else ""
-        fitted = sum(len(facts.fits.get(arm, ())) for arm in facts.network_arms)
+        networks = [fit for arm in facts.network_arms for fit in facts.fits.get(arm, ())]
+        again = ""
+        if networks and all(fit.get("stop_after") for fit in networks):  # not as runs before it did
+            again = ", then fitted anew on all training patients for as many epochs as were best"
         found.append(
-            f"networks{f' ({fitted} fitted)' if fitted else ''}: up to {s.epochs} epochs, stopped after {s.patience} "
-            f"without improvement of the validation likelihood; batches of {s.batch} scans{parts}; AdamW, one-cycle "
-            f"learning rate up to {rates}; weight decay {s.weight_decay:g}; augmentation: {changed}; forward pass in "
-            f"{s.precision}"
+            f"networks{f' ({len(networks)} fitted)' if networks else ''}: up to {s.epochs} epochs, stopped after "
+            f"{s.patience} without improvement of the validation likelihood{again}; batches of {s.batch} scans{parts}; "
+            f"AdamW, one-cycle learning rate up to {rates}; weight decay {s.weight_decay:g}; augmentation: {changed}; "
+            f"forward pass in {s.precision}"
         )
     return "; ".join(found)
 

@@ -86,11 +86,13 @@ def _estimate(name: str, one: Estimate) -> dict[str, float]:
 
 
 def _curves(run: Path) -> Iterator[LossCurve]:
-    for path in sorted(run.glob("arms/*/fold-*/fit.json")):
+    arms = run / "arms"
+    # A network that was fitted again on all patients has its validation losses one folder down (`models.deep.arm`).
+    for path in sorted([*arms.glob("*/fold-*/fit.json"), *arms.glob("*/fold-*/stopping/fit.json")]):
         fitted = json.loads(path.read_text(encoding="utf-8"))
         for key in ("train_loss", "validation_loss"):
             if values := fitted.get(key):
-                yield LossCurve(f"{path.parent.parent.name}/{path.parent.name}/{key}", tuple(map(float, values)))
+                yield LossCurve(f"{path.parent.relative_to(arms)}/{key}", tuple(map(float, values)))
 
 
 def to_tensorboard(found: RunFigures, folder: Path) -> Path:

@@ -238,7 +238,8 @@ def _network(name: str, settings: RunSettings, data: Data, train: int, found: _F
     took = probe(name, deep, volumes[0], len(data.outcomes.edges) - 1)
     outer, inner = settings.splits.outer, settings.splits.inner
     fitted, judged = train * (inner - 1) / inner, train / inner
-    scans = deep.epochs * (fitted * took.step_s + judged * took.forward_s)
+    again = train if deep.refit else 0
+    scans = deep.epochs * ((fitted + again) * took.step_s + judged * took.forward_s)
     prepared = len(volumes) * took.prepare_s / min(deep.cores, len(volumes))
     inputs = 2 if deep.prior else 1
     seconds = outer * inputs * scans / deep.processes + prepared
@@ -248,7 +249,8 @@ def _network(name: str, settings: RunSettings, data: Data, train: int, found: _F
     disk = cache + outer * took.parameters * 2 + took.parameters * 16
     part = ceil(deep.batch / deep.processes / deep.accumulate)
     found.memory = max(found.memory, took.parameters * 16 + part * inputs * took.kept_bytes)
-    how = f"one step on one scan on {took.device}, for {deep.epochs} epochs of {fitted:.0f} scans in {outer} folds"
+    steps = f"{fitted:.0f} scans{f' and then of {again}' if again else ''}"
+    how = f"one step on one scan on {took.device}, for {deep.epochs} epochs of {steps} in {outer} folds"
     found.parts.append(StepCost(name, seconds, disk, how))
     note = "networks: all epochs counted; early stopping makes it shorter"
     if note not in found.notes:

@@ -1,13 +1,14 @@
 """The arms that look at images: a slice encoder, attention over the slices, discrete-time hazards.
 
 A fold's folder holds `job.*` (what was asked for), `model.safetensors` and `fit.json`. The network is fitted on the
-first inner pair's fit rows; the pair's validation rows stop it.
+first inner pair's fit rows, and the pair's validation rows say after how many epochs it is best (`stopping`, a folder
+of its own); for so many it is then fitted on all training rows (`DeepSettings.refit`).
 """
 
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from training.models.deep.job import FitJob
 from training.models.deep.prepared_slices import prepare_all
 from training.models.deep.settings import DeepSettings
 from training.progress_type import ProgressCallback
+
+#: In a fold's folder: the fit that finds out after how many epochs the network is best.
+STOPPING = "stopping"
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,24 @@ class DeepArm:
             raise ValueError("the inner rows must be disjoint and a subset of the training rows")
         job = self._job(data, fit, validate, seed, progress)
         ranks = alone(self.settings.device)
-        if not loop.finished(folder, job):
-            job.save(folder)
-            if self.settings.processes == 1:
-                loop.fit(job, folder, ranks, progress)
-            else:
-                _torchrun(folder, self.settings.processes, progress)
+        if self.settings.refit:
+            stopping = folder / STOPPING
+            self._finish(job, stopping, ranks, progress)
+            # Only its epochs are of use: a network may be hundreds of megabytes, for each fold.
+            (stopping / loop.WEIGHTS).unlink(missing_ok=True)
+            job = replace(job, fit=train, validate=train[:0], stop_after=loop.best_epoch(stopping))
+        self._finish(job, folder, ranks, progress)
         return FittedNetwork(loop.load_network(folder, job).to(ranks.device), job, ranks)
+
+    def _finish(self, job: FitJob, folder: Path, ranks: Ranks, progress: ProgressCallback) -> None:
+        """Fit the job's network into its folder, unless that holds it."""
+        if loop.finished(folder, job):
+            return
+        job.save(folder)
+        if self.settings.processes == 1:
+            loop.fit(job, folder, ranks, progress)
+        else:
+            _torchrun(folder, self.settings.processes, progress)
 
     def _job(self, data: Data, fit: Rows, validate: Rows, seed: int, progress: ProgressCallback) -> FitJob:
         """Return the job over all scans of `data`; whose outcomes are looked at, its rows say."""

@@ -34,31 +34,46 @@ _EVALUATED_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a fit has come: losses by epoch, the best epoch (counted from 0) and its weights."""
+    """How far a fit has come: losses by epoch, the best epoch (counted from 0) and its weights.
+
+    Of a fit that is stopped after a number of epochs there is no validation, and the last one counts as the best.
+    """
 
     train: tuple[float, ...] = ()
     validation: tuple[float, ...] = ()
     best: int = -1
     weights: Mapping[str, Tensor] | None = None
 
-    def after(self, train: float, validation: float, net: nn.Module) -> "Progress":
+    def after(self, train: float, validation: float | None, net: nn.Module) -> "Progress":
         """With one epoch more."""
-        done = replace(self, train=(*self.train, train), validation=(*self.validation, validation))
-        if self.best >= 0 and not validation < self.validation[self.best]:
-            return done
+        done = replace(self, train=(*self.train, train))
+        if validation is not None:
+            done = replace(done, validation=(*self.validation, validation))
+            if self.best >= 0 and not validation < self.validation[self.best]:
+                return done
         kept = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
-        return replace(done, best=len(self.validation), weights=kept)
+        return replace(done, best=len(self.train), weights=kept)
 
-    def ended(self, epochs: int, patience: int) -> bool:
+    def ended(self, job: FitJob) -> bool:
         """Whether all epochs are done, or the last `patience` brought nothing."""
-        done = len(self.validation)
-        return done >= epochs or done - 1 - self.best >= patience
+        done = len(self.train)
+        return done >= most_epochs(job) or (not job.stop_after and done - 1 - self.best >= job.settings.patience)
+
+
+def most_epochs(job: FitJob) -> int:
+    """How many epochs a fit may take."""
+    return job.stop_after or job.settings.epochs
 
 
 def finished(folder: Path, job: FitJob) -> bool:
     """Whether the folder holds this very job's network."""
     report = folder / REPORT
     return report.is_file() and json.loads(report.read_text("utf-8"))["digest"] == job.digest
+
+
+def best_epoch(folder: Path) -> int:
+    """Return the epoch, counted from 1, whose network is in a finished folder."""
+    return int(json.loads((folder / REPORT).read_text("utf-8"))["best_epoch"])
 
 
 def load_network(folder: Path, job: FitJob) -> HazardNet:
@@ -78,12 +93,12 @@ def fit(job: FitJob, folder: Path, ranks: Ranks, progress: ProgressCallback) -> 
     rate = settings.learning_rates.get(job.backbone, settings.learning_rate)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=settings.weight_decay)
     steps = len(_groups(job, 0, ranks.world))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps * settings.epochs, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps * most_epochs(job), pct_start=0.2)
     precision = forward_precision(settings.precision, ranks.device)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=precision is torch.float16)
     parts = (net, optimiser, schedule, scaler)
     fitted = _resumed(folder / CHECKPOINT, job, parts)
-    while not fitted.ended(settings.epochs, settings.patience):
+    while not fitted.ended(job):
         epoch = len(fitted.train)
         total = 0.0
         # Dropout and stochastic depth draw from the process's own numbers.
@@ -95,12 +110,15 @@ def fit(job: FitJob, folder: Path, ranks: Ranks, progress: ProgressCallback) -> 
             optimiser.zero_grad()
             schedule.step()
             total += loss
-        validation = ranks.agreed(_likelihood(net, job, ranks.device) if ranks.first else 0.0)
+        validation = None
+        if not job.stop_after:
+            validation = ranks.agreed(_likelihood(net, job, ranks.device) if ranks.first else 0.0)
         fitted = fitted.after(round(ranks.summed(total) / len(job.fit), 6), validation, net)
         if ranks.first:
             _save_checkpoint(folder / CHECKPOINT, job, parts, fitted)
-            words = f"Fitting {job.backbone}, epoch {epoch + 1}, loss {fitted.train[-1]:.3f}, {validation:.3f}"
-            progress(words, epoch + 1, settings.epochs)
+            judged = "on all patients" if validation is None else f"{validation:.3f}"
+            words = f"Fitting {job.backbone}, epoch {epoch + 1}, loss {fitted.train[-1]:.3f}, {judged}"
+            progress(words, epoch + 1, most_epochs(job))
     if ranks.first:
         _finish(folder, job, fitted)
 
@@ -263,6 +281,7 @@ def _finish(folder: Path, job: FitJob, fitted: Progress) -> None:
         "train_loss": list(fitted.train),
         "validation_loss": list(fitted.validation),
         "best_epoch": fitted.best + 1,
+        "stop_after": job.stop_after,
         "scans": {"fit": len(job.fit), "validate": len(job.validate)},
     }
     write_whole(folder / REPORT, json.dumps(report, indent=1) + "\n")

@@ -30,6 +30,7 @@ class FitJob:
         years: since the prior scan, NaN for none; (scans,).
         outcomes: of the scans; those of rows in neither `fit` nor `validate` are not used.
         fit, validate: rows to learn from, and to stop by.
+        stop_after: epochs of a fit that nothing else stops, and whose `validate` is empty; 0: the validation rows do.
     """
 
     backbone: str
@@ -41,6 +42,7 @@ class FitJob:
     outcomes: Outcomes
     fit: Rows
     validate: Rows
+    stop_after: int = 0
 
     @property
     def intervals(self) -> int:
@@ -55,7 +57,7 @@ class FitJob:
         their own digest.
         """
         settings = self.settings.model_dump(
-            mode="json", exclude={"workers": True, "cache": True, "pretrained": {"__all__": {"path"}}}
+            mode="json", exclude={"workers": True, "cache": True, "refit": True, "pretrained": {"__all__": {"path"}}}
         )
         settings["earlier"] = settings.pop("prior")  # its former name: no network is fitted anew for it
         text = json.dumps({"backbone": self.backbone, "seed": self.seed, "settings": settings}, sort_keys=True)
@@ -67,6 +69,8 @@ class FitJob:
             hashed.update(np.ascontiguousarray(array).tobytes())
         if self.outcomes.edges != EDGES_YEARS:  # networks of older runs stay known
             hashed.update(str(self.outcomes.edges).encode())
+        if self.stop_after:
+            hashed.update(f"stop after {self.stop_after}".encode())
         return hashed.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -76,6 +80,7 @@ class FitJob:
             "seed": self.seed,
             "settings": self.settings.model_dump(mode="json"),
             "edges": list(self.outcomes.edges),
+            "stop_after": self.stop_after,
             "files": [str(file) for file in self.scans.files],
         }
         write_whole(folder / "job.json", json.dumps(described, indent=1))
@@ -104,4 +109,5 @@ class FitJob:
                 outcomes=Outcomes(stored["time"], stored["event"], tuple(described.get("edges", EDGES_YEARS))),
                 fit=stored["fit"],
                 validate=stored["validate"],
+                stop_after=described.get("stop_after", 0),
             )

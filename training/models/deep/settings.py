@@ -25,6 +25,8 @@ class DeepSettings(BaseModel):
     Attributes:
         spec: how the input is made; all keys of `preprocess.Spec`.
         epochs: at most; `patience` epochs without a better likelihood on the inner validation patients end it sooner.
+        refit: fit once more, on all training patients, for as many epochs as were best on the validation patients, who
+            are else lost to the network: with three inner folds a third.
         batch: scans of one optimiser step, over all processes.
         accumulate: parts that a step's scans are worked in, one after the other: less memory, same gradient but for
             batch norms, which see the part.
@@ -44,6 +46,7 @@ class DeepSettings(BaseModel):
     spec: Spec = FULL_SPEC
     epochs: Count = 40
     patience: Count = 8
+    refit: bool = False
     batch: Count = 16
     accumulate: Count = 1
     learning_rate: Rate = 3e-4

@@ -29,8 +29,10 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     done = run(load(toml), toml.read_text(), lambda *_: None, "evaluation")
     fitted = done / "arms" / "resnet18" / "fold-0" / "fit.json"  # as a network leaves it
-    fitted.parent.mkdir(parents=True)
-    fitted.write_text(json.dumps({"train_loss": [0.5, 0.4], "validation_loss": [0.6, 0.55]}))
+    stopped = fitted.parent / "stopping" / "fit.json"
+    stopped.parent.mkdir(parents=True)
+    fitted.write_text(json.dumps({"train_loss": [0.5, 0.4], "validation_loss": []}))
+    stopped.write_text(json.dumps({"train_loss": [0.45], "validation_loss": [0.6, 0.55]}))
     return done
 
 
@@ -47,7 +49,11 @@ def test_figures_are_those_of_the_evaluation(evaluated: Path) -> None:
     assert found.metrics["radiomics/auc_3y"] == of["horizons"][1]["auc"]["value"]
     assert found.metrics["radiomics/auc_3y_lower"] < found.metrics["radiomics/auc_3y"]
     assert found.params["splits.outer"] == "2" and "software.numpy" in found.params and "registry" not in found.params
-    assert {curve.values for curve in found.curves} == {(0.5, 0.4), (0.6, 0.55)}
+    assert {curve.name: curve.values for curve in found.curves} == {
+        "resnet18/fold-0/train_loss": (0.5, 0.4),
+        "resnet18/fold-0/stopping/train_loss": (0.45,),
+        "resnet18/fold-0/stopping/validation_loss": (0.6, 0.55),
+    }
     with pytest.raises(UsageError, match="holds no evaluated run"):
         exports.figures_of(evaluated.parent)
 
@@ -61,7 +67,7 @@ def test_tensorboard_reads_them(evaluated: Path, tmp_path: Path) -> None:
     read.Reload()
     wanted = exports.figures_of(evaluated).metrics["radiomics/auc_3y"]
     assert read.Scalars("radiomics/auc_3y")[0].value == pytest.approx(wanted, abs=1e-6)
-    losses = read.Scalars("resnet18/fold-0/validation_loss")
+    losses = read.Scalars("resnet18/fold-0/stopping/validation_loss")
     assert [(one.step, round(one.value, 3)) for one in losses] == [(1, 0.6), (2, 0.55)]
     no_patient(tmp_path / "boards")
 

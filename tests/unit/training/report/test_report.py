@@ -387,6 +387,12 @@ def test_checklists_tell_the_settings_in_force_of_networks(folder: Path, evaluat
         "forward pass in auto",
     ):
         assert said in claim["25"]
+    assert "fitted anew" not in claim["25"], "a run of before did not"
+    for fold in (0, 1):
+        path = folder / "arms" / "resnet18" / f"fold-{fold}" / "fit.json"
+        path.write_text(json.dumps({"best_epoch": 2, "stop_after": 2}))
+    again = {i.number: i.value for i in checklists.claim(run_facts.read(folder))}
+    assert "likelihood, then fitted anew on all training patients for as many epochs as were best; batch" in again["25"]
     assert "no selection" in claim["26"] and "radiomics" not in claim["26"]
     assert claim["31"].startswith("resnet18, swin_t: attention over slices")
     # Settings that today's code does not know: nothing is guessed.

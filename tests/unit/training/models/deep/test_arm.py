@@ -63,16 +63,21 @@ def weights(folder: Path) -> bytes:
 @small
 @pytest.mark.parametrize("prior", [False, True])
 def test_the_network_learns_and_predicts(data: Data, tmp_path: Path, prior: bool) -> None:
-    learnt = fitted(data, tmp_path, epochs=12, batch=2, learning_rate=1e-2, prior=prior)
+    learnt = fitted(data, tmp_path, epochs=12, batch=2, learning_rate=1e-2, prior=prior, refit=True)
     rows = np.arange(12, 16)  # in no part of the fit: P6 dies, P7 lives
     risks = learnt.predict(rows)
     assert risks.shape == (4, 5)
     assert (np.diff(risks, axis=1) >= 0).all() and ((risks >= 0) & (risks <= 1)).all()
     assert risks[:2, 2].min() > risks[2:, 2].max()
+    stopped = json.loads((tmp_path / deep_arm.STOPPING / "fit.json").read_text())
+    assert stopped["train_loss"][-1] < stopped["train_loss"][0]
+    assert 1 <= stopped["best_epoch"] <= len(stopped["validation_loss"]) <= 12
+    assert stopped["scans"] == {"fit": 8, "validate": 4}
     report = json.loads((tmp_path / "fit.json").read_text())
-    assert report["train_loss"][-1] < report["train_loss"][0]
-    assert 1 <= report["best_epoch"] <= len(report["validation_loss"]) <= 12
-    assert report["scans"] == {"fit": 8, "validate": 4}
+    assert report["scans"] == {"fit": 12, "validate": 0}
+    assert report["best_epoch"] == report["stop_after"] == len(report["train_loss"]) == stopped["best_epoch"]
+    assert report["validation_loss"] == []
+    assert not (tmp_path / deep_arm.STOPPING / "model.safetensors").exists()
     np.testing.assert_allclose(learnt.predict(rows[::-1]), risks[::-1], atol=1e-6)
 
 
@@ -86,24 +91,60 @@ class Killed(Exception):
 
 
 @small
-def test_killed_and_resumed_is_as_uninterrupted(data: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "refit"), [("stopped", False), ("stopped", True), ("on all patients", True)])
+def test_killed_and_resumed_is_as_uninterrupted(data: Data, tmp_path: Path, part: str, refit: bool) -> None:
     """Dropout's, the order's and the augmentation's random numbers go on as if nothing had been."""
+    last = part != "stopped"
 
     def kill(what: str, done: int, total: int) -> None:
-        if what.startswith("Fitting") and done == 2:
+        if what.startswith("Fitting") and done == 2 and ("on all patients" in what) == last:
             raise Killed
 
+    settings = {"prior": True, "refit": refit, "epochs": 3, "batch": 2, "learning_rate": 1e-2}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    fitted(data, whole, prior=True)
+    steps: list[tuple[bool, int]] = []
+
+    def note(what: str, done: int, _: int) -> None:
+        if what.startswith("Fitting"):
+            steps.append(("on all patients" in what, done))
+
+    fitted(data, whole, note, **settings)
+    assert (True, 2) in steps or not refit
     with pytest.raises(Killed):
-        fitted(data, cut, kill, prior=True)
-    assert (cut / "checkpoint.pt").is_file() and not (cut / "model.safetensors").exists()
-    seen: list[int] = []
-    fitted(data, cut, lambda what, done, _: seen.append(done) if "Fitting" in what else None, prior=True)
-    assert seen == [3], "the two finished epochs are not done again"
+        fitted(data, cut, kill, **settings)
+    place = cut / deep_arm.STOPPING if refit and not last else cut
+    assert (place / "checkpoint.pt").is_file() and not (place / "model.safetensors").exists()
+    left = steps[steps.index((last, 2)) + 1 :]
+    steps.clear()
+    fitted(data, cut, note, **settings)
+    assert steps == left, "no finished epoch is done again"
     assert weights(cut) == weights(whole)
     assert json.loads((cut / "fit.json").read_text()) == json.loads((whole / "fit.json").read_text())
-    assert not (cut / "checkpoint.pt").exists()
+    assert not (place / "checkpoint.pt").exists()
+
+
+@small
+def test_a_refit_learns_from_the_patients_who_stopped_it(data: Data, tmp_path: Path) -> None:
+    """The network that stopped knew nothing of their outcomes; the one that is kept does, and of nobody else's."""
+    train, _, validate = inner(data)
+    years, event = data.outcomes.years.copy(), data.outcomes.event.copy()
+    years[validate], event[validate] = 0.3, True
+    changed = dataclasses.replace(data, outcomes=dataclasses.replace(data.outcomes, years=years, event=event))
+    settings = {"epochs": 1, "batch": 4}
+    kept = []
+    for refit in (False, True):
+        one, other = tmp_path / f"one-{refit}", tmp_path / f"other-{refit}"
+        fitted(data, one, refit=refit, **settings)
+        fitted(changed, other, refit=refit, **settings)
+        kept.append(weights(one) == weights(other))
+    assert kept == [True, False]
+    outside = np.setdiff1d(np.arange(len(data.outcomes.years)), train)
+    years, event = data.outcomes.years.copy(), data.outcomes.event.copy()
+    years[outside], event[outside] = 0.3, True
+    foreign = dataclasses.replace(data, outcomes=dataclasses.replace(data.outcomes, years=years, event=event))
+    fitted(foreign.hidden_outside(train), tmp_path / "foreign", refit=True, **settings)
+    fitted(data.hidden_outside(train), tmp_path / "own", refit=True, **settings)
+    assert weights(tmp_path / "foreign") == weights(tmp_path / "own")
 
 
 @small
