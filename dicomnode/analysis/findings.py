@@ -189,7 +189,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Where the networks of an arm see a higher risk in the slice that weighs most (Grad-CAM, on their own grid).
+    """Where the networks of an arm see a higher risk, in the slice that adds most (Grad-CAM, on their own grid).
 
     Attributes:
         z_mm: LPS z of the slice's centre at the volume's first row and column.
@@ -209,23 +209,25 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class ArmExplanation:
-    """How one arm weighs the scan: in contributions, or in a heat map, or not, with the reason.
+    """How one arm weighs the scan: in contributions or in a heat map; or why that cannot be told.
 
     Attributes:
         arm: its name.
         weight: its share of the ensemble, 0 to 1.
-        models: how many fold models it has; what is told is their mean.
+        models: how many fold models it has.
+        explained: how many of them are told of: what is told is their mean.
         linear_predictor: log hazard against the mean of the training scans: `contributions` and `others_sum` together.
         contributions: the largest first.
         others: how many inputs add something besides.
         others_sum: what these add.
         heat: of networks.
-        not_explained: why nothing is told; "" else.
+        not_explained: of which fold models nothing is told, and why; "" where all are.
     """
 
     arm: str
     weight: float
     models: int
+    explained: int
     linear_predictor: float | None = None
     contributions: tuple[Contribution, ...] = ()
     others: int = 0

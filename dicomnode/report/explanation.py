@@ -18,26 +18,37 @@ MOST_ARMS: Final = 6
 
 def preface(risk: Risk) -> tuple[str, ...]:
     """Return what the numbers are, and of which model."""
-    demo = f"{DEMO}: it was made from phantoms. " if risk.intended_use == "synthetic-demo" else ""
-    return (
-        f"{demo}Bundle {risk.bundle} {risk.version}: how the model weighs this scan, which is no cause. {RESEARCH_USE}",
-        "Numbers: what each input adds to the arm's log hazard, against the mean of the training scans; filled bars "
-        "raise the risk.",
-    )
+    demo = f"{DEMO}. " if risk.intended_use == "synthetic-demo" else ""
+    said = [
+        f"{demo}Bundle {risk.bundle} {risk.version}. It shows how the model weighs, not what causes the risk. {RESEARCH_USE}"
+    ]
+    if risk.explanation is not None and any(arm.contributions for arm in risk.explanation.arms):
+        said.append("Numbers: added to the log hazard, against the mean of the training scans; above 0: more risk.")
+    return tuple(said)
 
 
 def heading(arm: ArmExplanation) -> str:
-    """Return an arm's name, its share of the ensemble and, of a linear one, what it says in all."""
-    words = f"{arm.arm}: {_percent(arm.weight)} of the weight"
+    """Return an arm's name and its share of the ensemble."""
+    return f"{arm.arm}: {_percent(arm.weight)} of the weight"
+
+
+def total(arm: ArmExplanation) -> str:
+    """Return what the inputs of a linear arm add together; "" of others."""
+    return "" if arm.linear_predictor is None else f"sum {signed(arm.linear_predictor, 2)}"
+
+
+def hazard(arm: ArmExplanation) -> str:
+    """Return the sum as a factor, in words; "" of arms that have none."""
     if arm.linear_predictor is None:
-        return words
-    return f"{words}, {signed(arm.linear_predictor, 2)} in all (hazard x {exp(min(arm.linear_predictor, 20.0)):.2g})"
+        return ""
+    return f"{total(arm)}: hazard x {exp(min(arm.linear_predictor, 20.0)):.2g} of that at the training mean."
 
 
 def rows(arm: ArmExplanation) -> Sequence[tuple[str, str, float]]:
     """Return name, value and addition of the inputs that weigh most, and what the others add together."""
-    told = [(name_of(one.name), value_of(one), one.added) for one in arm.contributions[:MOST_ROWS]]
-    rest = arm.contributions[MOST_ROWS:]
+    most = MOST_ROWS - bool(arm.not_explained)  # whose line needs room too
+    told = [(name_of(one.name), value_of(one), one.added) for one in arm.contributions[:most]]
+    rest = arm.contributions[most:]
     count = len(rest) + arm.others
     if count:
         told.append((f"{plural(count, 'other input')} together", "", sum(one.added for one in rest) + arm.others_sum))
@@ -47,16 +58,16 @@ def rows(arm: ArmExplanation) -> Sequence[tuple[str, str, float]]:
 def heat_lines(heat: HeatMap) -> tuple[str, ...]:
     """Say which slice is shown, how much it weighs, and what the colour is."""
     where = (
-        f"Level {heat.level} of {heat.levels} from the base weighs most: {_percent(heat.attention)} of the attention "
-        f"(even: {_percent(1 / heat.levels)})."
+        f"Level {heat.level} of {heat.levels} from the base: {_percent(heat.attention)} of the networks' attention "
+        f"(if even: {_percent(1 / heat.levels)})."
     )
     if not any(value > 0 for row in heat.cells for value in row):
-        return (where, "Nothing in this slice speaks for a higher risk.")
+        return (where, "Nothing in the scan speaks for a higher risk.")
     high, wide = heat.size_mm[0] / len(heat.cells), heat.size_mm[1] / len(heat.cells[0])
     return (
-        where,
-        f"Violet: speaks for a higher risk. Coarse: a cell is {high / 10:.0f} x {wide / 10:.0f} cm. No proof of "
-        "disease there.",
+        f"{where} It adds most to the risk.",
+        f"Violet: adds to the risk, no proof of disease. Coarse: a cell of the map is {high / 10:.0f} x "
+        f"{wide / 10:.0f} cm.",
     )
 
 

@@ -8,7 +8,7 @@ from dicomnode.report.structures import LOBES_OF_LUNG
 
 _MEASURES: Final = {
     "mean_hu": "mean attenuation",
-    "sd_hu": "SD of the attenuation",
+    "sd_hu": "SD of attenuation",
     "skewness": "skewness",
     "kurtosis": "kurtosis",
     "p50_hu": "median attenuation",

@@ -18,17 +18,14 @@ from dicomnode.analysis.risk.fold_models import FoldModels, Networks, Tables, re
 from dicomnode.analysis.risk.grad_cam import cells
 from dicomnode.analysis.risk.preprocess import Spec, prepare, slice_positions
 from dicomnode.analysis.risk.queries import Question
-from dicomnode.analysis.risk.tabular import Cox, TabularModel, batch_name
+from dicomnode.analysis.risk.tabular import Boosting, Cox, TabularModel, TabularNetwork, batch_name
 
 #: Inputs that are told one by one, the largest first; the others are summed.
 MOST: Final = 8
 #: All numbers of an encoder that somebody brought: one of them by itself means nothing.
 EMBEDDING: Final = "encoder"
 _UNITS: Final = {"_percent": "%", "_ml": "ml", "_hu": "HU", "_years": "years"}
-_NOT_LINEAR: Final = (
-    "Not explained: {} of its {} fold models {} not linear, and what one number adds there depends on patients that "
-    "the bundle does not hold."
-)
+_KINDS: Final = {Boosting: "boosted trees", TabularNetwork: "neural networks"}
 
 
 def explain(models: FoldModels, scan: Question, interval: int, years: int) -> Explanation:
@@ -58,12 +55,11 @@ def explain(models: FoldModels, scan: Question, interval: int, years: int) -> Ex
 
 
 def _of_table(arm: Tables, scan: Question, weight: float, declared: Sequence[Covariate]) -> ArmExplanation:
-    curved = sum(not isinstance(model.predictor, Cox) for model in arm.models)
-    count = len(arm.models)
-    if curved:
-        why = _NOT_LINEAR.format(curved, count, "is" if curved == 1 else "are")
-        return ArmExplanation(arm.name, round(weight, 6), count, not_explained=why)
-    added = contributions(arm.models, scan.features, scan.scanner)
+    linear = [model for model in arm.models if isinstance(model.predictor, Cox)]
+    why, count = _why_not(arm.models, len(linear)), len(arm.models)
+    if not linear:
+        return ArmExplanation(arm.name, round(weight, 6), count, 0, not_explained=why)
+    added = contributions(linear, scan.features, scan.scanner)
     ranked = sorted((name for name in added if added[name]), key=lambda name: (-abs(added[name]), name))
     told = tuple(
         Contribution(name, _value(scan.features.get(name)), _unit(name, declared), added[name])
@@ -74,11 +70,22 @@ def _of_table(arm: Tables, scan: Question, weight: float, declared: Sequence[Cov
         arm=arm.name,
         weight=round(weight, 6),
         models=count,
+        explained=len(linear),
         linear_predictor=sum(added.values()),
         contributions=told,
         others=len(rest),
         others_sum=sum(rest),
+        not_explained=why,
     )
+
+
+def _why_not(models: Sequence[TabularModel], linear: int) -> str:
+    """Return which of an arm's models are not told, and why; "" where all are linear."""
+    kinds = sorted({_KINDS[type(m.predictor)] for m in models if not isinstance(m.predictor, Cox)})
+    if not kinds:
+        return ""
+    which = f"{len(models) - linear} of {len(models)} fold models ({' and '.join(kinds)})" if linear else kinds[0]
+    return f"Not explained: {which}, not linear."
 
 
 def contributions(
@@ -132,8 +139,9 @@ def _of_network(
     scan: Question,
     spec: Spec,
 ) -> ArmExplanation:
-    """Return the slice of most attention, with its heat as a share of the hottest cell of all slices."""
-    place = int(attention.argmax())
+    """Return the slice of most heat, which its attention enters; where there is no heat, that of most attention."""
+    by_slice = heat.sum(axis=(1, 2))
+    place = int((by_slice if by_slice.any() else attention).argmax())
     shown = heat[place] / max(float(heat.max()), 1e-30)
     shown_map = HeatMap(
         z_mm=round(float(slice_positions(scan.volume, scan.labels, spec)[place]), 2),
@@ -143,4 +151,4 @@ def _of_network(
         cells=tuple(tuple(round(float(value), 4) for value in row) for row in shown),
         size_mm=(spec.canvas[0] * spec.spacing_mm, spec.canvas[1] * spec.spacing_mm),
     )
-    return ArmExplanation(arm.name, round(weight, 6), len(arm.nets), heat=shown_map)
+    return ArmExplanation(arm.name, round(weight, 6), len(arm.nets), len(arm.nets), heat=shown_map)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from dicomnode.analysis.findings import ArmExplanation, Findings, HeatMap, Risk
+from dicomnode.analysis.findings import ArmExplanation, Findings, HeatMap
 from dicomnode.report import letters
 from dicomnode.report.explanation import (
     MOST_ARMS,
@@ -16,6 +16,7 @@ from dicomnode.report.explanation import (
     heat_lines,
     preface,
     rows,
+    total,
     unshown,
 )
 from dicomnode.report.numbers import signed
@@ -30,12 +31,15 @@ from dicomnode.report.page.style import (
     WIDTH,
     FittedWords,
     axes,
+    cut,
+    extent,
     fitted,
     new_figure,
     paragraph,
     write,
 )
 from dicomnode.report.page.views import Looked, Views
+from dicomnode.words.numerals import plural
 
 #: Neither a lung's outline nor the red and yellow that mark disease elsewhere.
 HEAT: Final = "#b18cff"
@@ -45,8 +49,9 @@ _HEAD: Final = 28
 _ROW: Final = 22
 _BELOW: Final = 18
 #: Within a column: right ends of value and number, and the bars between them.
-_VALUE: Final = 326
-_BARS: Final = (338, 412)
+_VALUE: Final = 334
+_BARS: Final = (344, 412)
+_TOTAL: Final = 96
 _PICTURE: Final = (176, 150)
 
 
@@ -60,25 +65,22 @@ def strip(findings: Findings, views: Views) -> Figure | None:
     top = 42 + sum(words.height for words in said) + 10
     places, bottom = _placed(shown, top)
     figure = new_figure(bottom)
-    write(figure, MARGIN, 22, f"How the model weighs this scan: no cause ({_within(risk)})", size=14, weight="bold")
+    title = f"How the model weighs this scan (risk within {plural(risk.explanation.years, 'year')})"
+    write(figure, MARGIN, 22, title, size=14, weight="bold")
     y: float = 38
     for words in said:
         y = paragraph(figure, MARGIN, y, words, color=FAINT)
     most = max((abs(added) for arm in shown for _, _, added in rows(arm)), default=0.0)
     for arm, (x, at) in zip(shown, places, strict=True):
-        write(figure, x, at + 10, letters.shown(heading(arm)), weight="bold", width=_COLUMN)
+        room = _COLUMN - (_TOTAL if total(arm) else 0)
+        write(figure, x, at + 10, letters.shown(heading(arm)), weight="bold", width=room)
+        write(figure, x + _COLUMN, at + 10, total(arm), size=SMALL, weight="bold", right=True, width=_TOTAL - 8)
         if arm.heat is not None:
             _network(figure, x, at + _HEAD, arm.heat, next((one for one in views.looked if one.arm == arm.arm), None))
-        elif arm.not_explained:
-            paragraph(figure, x, at + _HEAD - 6, _why_not(arm), color=FAINT)
         else:
-            _table(figure, x, at + _HEAD, arm, most)
+            below = _table(figure, x, at + _HEAD, arm, most)
+            paragraph(figure, x, below, _why_not(arm), color=FAINT)
     return figure
-
-
-def _within(risk: Risk) -> str:
-    assert risk.explanation is not None
-    return f"death within {risk.explanation.years} y"
 
 
 def _placed(shown: Sequence[ArmExplanation], top: float) -> tuple[list[tuple[float, float]], float]:
@@ -95,33 +97,33 @@ def _placed(shown: Sequence[ArmExplanation], top: float) -> tuple[list[tuple[flo
 def _height(arm: ArmExplanation) -> float:
     if arm.heat is not None:
         return _HEAD + _PICTURE[1]
-    if arm.not_explained:
-        return _HEAD - 6 + _why_not(arm).height
-    return _HEAD + _ROW * len(rows(arm))
+    return _HEAD + _ROW * len(rows(arm)) + _why_not(arm).height
 
 
 def _why_not(arm: ArmExplanation) -> FittedWords:
     return fitted(letters.shown(arm.not_explained), _COLUMN, size=SMALL)
 
 
-def _table(figure: Figure, x: float, top: float, arm: ArmExplanation, most: float) -> None:
+def _table(figure: Figure, x: float, top: float, arm: ArmExplanation, most: float) -> float:
+    """Write what the inputs add, with bars; return where the next may begin."""
     told = rows(arm)
     left, right = _BARS
     for k, (name, value, added) in enumerate(told):
         y = top + _ROW * (k + 0.5)
-        room = _VALUE - (112 if value else 0)
-        write(figure, x, y, letters.shown(name), size=SMALL, color=FAINT, width=room - 8)
-        if value:
-            write(figure, x + _VALUE, y, letters.shown(value), size=SMALL, right=True, width=108)
+        value = cut(letters.shown(value), _VALUE / 2, size=SMALL)
+        room = _VALUE - extent(value, SMALL)[0] - 10
+        write(figure, x, y, letters.shown(name), size=SMALL, color=FAINT, width=room)
+        write(figure, x + _VALUE, y, value, size=SMALL, right=True, width=_VALUE / 2)
         write(
             figure, x + _COLUMN, y, signed(added, 2), size=SMALL, weight="bold", right=True, width=_COLUMN - right - 4
         )
     if told:
         area = axes(figure, x + left, top, right - left, _ROW * len(told))
-        bars(area, [added for _, _, added in told], most)
+        _bars(area, [added for _, _, added in told], most)
+    return top + _ROW * len(told)
 
 
-def bars(area: Axes, added: Sequence[float], most: float) -> None:
+def _bars(area: Axes, added: Sequence[float], most: float) -> None:
     """Draw a bar for each number from the line of 0, the first on top; filled ones raise the risk."""
     for k, number in enumerate(added):
         filled = number > 0
@@ -146,7 +148,7 @@ def _network(figure: Figure, x: float, top: float, heat: HeatMap, looked: Looked
 def draw(area: Axes, looked: Looked, heat: HeatMap, *, size: float) -> None:
     """Draw a slice with its heat laid over it, clear where there is none."""
     slices.draw(area, looked.view, size=size)
-    faded = LinearSegmentedColormap.from_list("heat", [(*_rgb(), 0.0), (*_rgb(), 0.75)])
+    faded = LinearSegmentedColormap.from_list("heat", [(*_rgb(), 0.0), (*_rgb(), 0.65)])
     cells = np.asarray(heat.cells)
     left, right, top, bottom = looked.covers
     # Bilinear between centres, as the map is interpolated in training; the outer half cell is flat.
@@ -157,6 +159,8 @@ def draw(area: Axes, looked: Looked, heat: HeatMap, *, size: float) -> None:
     )  # fmt: skip
     # The slice sets proportions and limits, not the map, which may reach beyond it.
     (row_mm, column_mm), (high, wide) = looked.view.spacing_mm, looked.view.hu.shape
+    area.set_adjustable("box")
+    area.set_anchor("NW")
     area.set_aspect(row_mm / column_mm)
     area.set_xlim(-0.5, wide - 0.5)
     area.set_ylim(high - 0.5, -0.5)

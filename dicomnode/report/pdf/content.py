@@ -12,7 +12,7 @@ from dicomnode.report import codes, letters
 from dicomnode.report.comparison import comparisons, day, sentence
 from dicomnode.report.context import Context
 from dicomnode.report.dense import dense_ml, left_out_ml, volume_ml
-from dicomnode.report.explanation import MOST_ARMS, heading, heat_lines, preface, rows, unshown
+from dicomnode.report.explanation import MOST_ARMS, hazard, heading, heat_lines, preface, rows, unshown
 from dicomnode.report.numbers import probability, probability_range, share, signed, whole
 from dicomnode.report.published import NO_REFERENCE, REFERENCE_RANGES, REPEATABILITY_SOURCE
 from dicomnode.report.refused import reasons
@@ -262,15 +262,16 @@ def _weighed(risk: Risk | None, pictures: Pictures) -> Iterator[Part]:
     told: list[tuple[str, str, str, str]] = []
     notes = [letters.shown(words) for words in (*preface(risk), *unshown(risk.explanation))]
     for arm in [arm for arm in risk.explanation.arms if arm.weight > 0][:MOST_ARMS]:
-        told += [(letters.shown(arm.arm), *map(letters.shown, row[:2]), signed(row[2], 2)) for row in rows(arm)]
-        said = heat_lines(arm.heat) if arm.heat is not None else (arm.not_explained,)
-        notes.append(letters.shown(" ".join((f"{heading(arm)}.", *said)).rstrip()))
+        name = letters.shown(arm.arm)
+        told += [(name, letters.shown(one), letters.shown(value), signed(added, 2)) for one, value, added in rows(arm)]
+        said = (arm.not_explained,) if arm.heat is None else heat_lines(arm.heat)
+        notes.append(letters.shown(" ".join(filter(None, (f"{heading(arm)}.", hazard(arm), *said)))))
     yield Part(
-        f"How the model weighs this scan: no cause (death within {plural(risk.explanation.years, 'year')})",
+        f"How the model weighs this scan (risk within {plural(risk.explanation.years, 'year')})",
         table=Table(("Arm", "Input", "Value", "Adds"), told, words=True) if told else None,
         notes=notes,
         picture=pictures.looked or None,
-        alt="Axial CT slices that weigh most with the networks; violet where they speak for a higher risk.",
+        alt="Axial CT slices that add most to the networks' risk; violet where they do.",
         size=7,
     )
 
