@@ -19,9 +19,8 @@ MOST_ARMS: Final = 6
 def preface(risk: Risk) -> tuple[str, ...]:
     """Return what the numbers are, and of which model."""
     demo = f"{DEMO}. " if risk.intended_use == "synthetic-demo" else ""
-    said = [
-        f"{demo}Bundle {risk.bundle} {risk.version}. It shows how the model weighs, not what causes the risk. {RESEARCH_USE}"
-    ]
+    what = "How the model weighs this scan; it shows no cause."
+    said = [f"{demo}Bundle {risk.bundle} {risk.version}. {what} {RESEARCH_USE}"]
     if risk.explanation is not None and any(arm.contributions for arm in risk.explanation.arms):
         said.append("Numbers: added to the log hazard, against the mean of the training scans; above 0: more risk.")
     return tuple(said)

@@ -110,10 +110,10 @@ def _table(figure: Figure, x: float, top: float, arm: ArmExplanation, most: floa
     left, right = _BARS
     for k, (name, value, added) in enumerate(told):
         y = top + _ROW * (k + 0.5)
-        value = cut(letters.shown(value), _VALUE / 2, size=SMALL)
-        room = _VALUE - extent(value, SMALL)[0] - 10
+        written = cut(letters.shown(value), _VALUE / 2, size=SMALL)
+        room = _VALUE - extent(written, SMALL)[0] - 10
         write(figure, x, y, letters.shown(name), size=SMALL, color=FAINT, width=room)
-        write(figure, x + _VALUE, y, value, size=SMALL, right=True, width=_VALUE / 2)
+        write(figure, x + _VALUE, y, written, size=SMALL, right=True, width=_VALUE / 2)
         write(
             figure, x + _COLUMN, y, signed(added, 2), size=SMALL, weight="bold", right=True, width=_COLUMN - right - 4
         )
