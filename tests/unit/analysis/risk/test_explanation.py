@@ -19,7 +19,7 @@ from dicomnode.analysis.risk.preprocess import Spec
 from dicomnode.analysis.risk.queries import Question
 from dicomnode.analysis.risk.tabular import Boosting, Cox, Harmoniser, TabularModel, batch_name
 from dicomnode.report.page import views
-from tests.helpers.deep_cases import SPEC, bright_is_risk, tiny_encoder
+from tests.helpers.deep_cases import bright_is_risk, tiny_encoder
 
 torch.set_num_threads(1)
 NAMES = ("quantities.lungs.haa_percent", "covariates.age_years", "change.volume_ml", "encoder.0", "encoder.1")
@@ -108,7 +108,7 @@ def test_the_picture_is_where_the_signal_is(monkeypatch: pytest.MonkeyPatch) -> 
     labels[4:20, 8:32, 4:20], labels[4:20, 8:32, 28:44] = 1, 2
     hu[9:11, 24:31, 34:42] = 0
     volume = Volume(hu, (10.0, 6.0, 6.0), (0.0, 0.0, -50.0), ((0, 0, 1), (0, 1, 0), (1, 0, 0)), ())
-    spec = Spec.from_dict({**Spec().to_dict(), **SPEC})
+    spec = Spec(spacing_mm=8.0, canvas=(32, 32), slices=4)
     ensemble = Ensemble(weights={"tiny": 1.0}, slope=1, intercepts=(0, 0))
     models = FoldModels("ab", spec, (Networks("tiny", nets),), (), ensemble)
     told = explain(models, Question(volume, labels), 1, 5)
