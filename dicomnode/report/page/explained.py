@@ -23,6 +23,7 @@ from dicomnode.report.numbers import signed
 from dicomnode.report.page import slices
 from dicomnode.report.page.style import (
     BACKGROUND,
+    BODY,
     FAINT,
     MARGIN,
     RULE,
@@ -51,7 +52,7 @@ _BELOW: Final = 18
 #: Within a column: right ends of value and number, and the bars between them.
 _VALUE: Final = 334
 _BARS: Final = (344, 412)
-_TOTAL: Final = 96
+_TOTAL: Final = 128
 _PICTURE: Final = (176, 150)
 
 
@@ -72,13 +73,16 @@ def strip(findings: Findings, views: Views) -> Figure | None:
         y = paragraph(figure, MARGIN, y, words, color=FAINT)
     most = max((abs(added) for arm in shown for _, _, added in rows(arm)), default=0.0)
     for arm, (x, at) in zip(shown, places, strict=True):
+        head = _head(arm)
         room = _COLUMN - (_TOTAL if total(arm) else 0)
-        write(figure, x, at + 10, letters.shown(heading(arm)), weight="bold", width=room)
-        write(figure, x + _COLUMN, at + 10, total(arm), size=SMALL, weight="bold", right=True, width=_TOTAL - 8)
+        write(figure, x, at + head / 2 - 4, letters.shown(heading(arm)), weight="bold", width=room)
+        write(
+            figure, x + _COLUMN, at + head / 2 - 4, total(arm), size=SMALL, weight="bold", right=True, width=_TOTAL - 8
+        )
         if arm.heat is not None:
-            _network(figure, x, at + _HEAD, arm.heat, next((one for one in views.looked if one.arm == arm.arm), None))
+            _network(figure, x, at + head, arm.heat, next((one for one in views.looked if one.arm == arm.arm), None))
         else:
-            below = _table(figure, x, at + _HEAD, arm, most)
+            below = _table(figure, x, at + head, arm, most)
             paragraph(figure, x, below, _why_not(arm), color=FAINT)
     return figure
 
@@ -96,8 +100,22 @@ def _placed(shown: Sequence[ArmExplanation], top: float) -> tuple[list[tuple[flo
 
 def _height(arm: ArmExplanation) -> float:
     if arm.heat is not None:
-        return _HEAD + _PICTURE[1]
-    return _HEAD + _ROW * len(rows(arm)) + _why_not(arm).height
+        return _head(arm) + _PICTURE[1]
+    return _head(arm) + sum(_steps(arm)) + _why_not(arm).height
+
+
+def _head(arm: ArmExplanation) -> float:
+    return max(_HEAD, _high(heading(arm), BODY, "bold") + 10)
+
+
+def _steps(arm: ArmExplanation) -> list[float]:
+    """Return the height of each row: a bundle's words may be of letters that are higher than ours."""
+    return [max(_ROW, _high(name, SMALL), _high(value, SMALL)) for name, value, _ in rows(arm)]
+
+
+def _high(words: str, size: float, weight: str = "normal") -> float:
+    line = cut(letters.shown(words), _COLUMN, size=size, weight=weight)
+    return extent(line, size, weight)[1] + 2 if line else 0.0
 
 
 def _why_not(arm: ArmExplanation) -> FittedWords:
@@ -108,29 +126,32 @@ def _table(figure: Figure, x: float, top: float, arm: ArmExplanation, most: floa
     """Write what the inputs add, with bars; return where the next may begin."""
     told = rows(arm)
     left, right = _BARS
-    for k, (name, value, added) in enumerate(told):
-        y = top + _ROW * (k + 0.5)
+    middles = []
+    y = top
+    for (name, value, added), step in zip(told, _steps(arm), strict=True):
+        middles.append(y + step / 2)
+        y += step
         written = cut(letters.shown(value), _VALUE / 2, size=SMALL)
         room = _VALUE - extent(written, SMALL)[0] - 10
-        write(figure, x, y, letters.shown(name), size=SMALL, color=FAINT, width=room)
-        write(figure, x + _VALUE, y, written, size=SMALL, right=True, width=_VALUE / 2)
-        write(
-            figure, x + _COLUMN, y, signed(added, 2), size=SMALL, weight="bold", right=True, width=_COLUMN - right - 4
-        )
+        write(figure, x, middles[-1], letters.shown(name), size=SMALL, color=FAINT, width=room)
+        write(figure, x + _VALUE, middles[-1], written, size=SMALL, right=True, width=_VALUE / 2)
+        number, room = signed(added, 2), _COLUMN - right - 4
+        write(figure, x + _COLUMN, middles[-1], number, size=SMALL, weight="bold", right=True, width=room)
     if told:
-        area = axes(figure, x + left, top, right - left, _ROW * len(told))
-        _bars(area, [added for _, _, added in told], most)
-    return top + _ROW * len(told)
+        area = axes(figure, x + left, top, right - left, y - top)
+        area.set_ylim(y, top)
+        _bars(area, middles, [added for _, _, added in told], most)
+    return y
 
 
-def _bars(area: Axes, added: Sequence[float], most: float) -> None:
-    """Draw a bar for each number from the line of 0, the first on top; filled ones raise the risk."""
-    for k, number in enumerate(added):
+def _bars(area: Axes, middles: Sequence[float], added: Sequence[float], most: float) -> None:
+    """Draw a bar for each number from the line of 0; filled ones raise the risk."""
+    for middle, number in zip(middles, added, strict=True):
         filled = number > 0
-        area.barh(k, number, 0.52, color=HEAT if filled else BACKGROUND, edgecolor=HEAT if filled else FAINT)
+        color, edge = (HEAT, HEAT) if filled else (BACKGROUND, FAINT)
+        area.barh(middle, number, 0.52 * _ROW, color=color, edgecolor=edge)
     area.axvline(0, color=RULE, linewidth=1)
     area.set_xlim(-1.06 * most, 1.06 * most)
-    area.set_ylim(len(added) - 0.5, -0.5)
     area.axis("off")
 
 
