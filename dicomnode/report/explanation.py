@@ -40,7 +40,9 @@ def hazard(arm: ArmExplanation) -> str:
     """Return the sum as a factor, in words; "" of arms that have none."""
     if arm.linear_predictor is None:
         return ""
-    return f"{total(arm)}: hazard x {exp(min(arm.linear_predictor, 20.0)):.2g} of that at the training mean."
+    return (
+        f"{total(arm).capitalize()}: hazard x {exp(min(arm.linear_predictor, 20.0)):.2g} of that at the training mean."
+    )
 
 
 def rows(arm: ArmExplanation) -> Sequence[tuple[str, str, float]]:

@@ -92,6 +92,10 @@ def explanation() -> Explanation:
     )
 
 
+def explained() -> Risk:
+    return replace(risk("research"), explanation=explanation())
+
+
 def analysed(
     series_uid: str = "1.2.3.4",
     study_uid: str = "1.2.3",
