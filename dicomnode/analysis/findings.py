@@ -237,7 +237,7 @@ class ArmExplanation:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class RiskExplanation:
     """How the bundle weighs the scan, by arm, those of most weight first; `years`: of the risk that is explained."""
 
     years: int
@@ -268,7 +268,7 @@ class Risk:
     flags: tuple[Flag, ...] = ()
     disease: str = ""
     recalibrated_to: str = ""
-    explanation: Explanation | None = None
+    explanation: RiskExplanation | None = None
 
 
 @dataclass(frozen=True)

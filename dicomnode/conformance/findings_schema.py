@@ -140,15 +140,15 @@ MEANINGS: dict[str, dict[str, str]] = {
         "arm": "Name of the arm.",
         "weight": "Share of the arm in the ensemble, 0 to 1.",
         "models": "Number of fold models.",
-        "explained": "Number of fold models that are told of; what is told is their mean.",
+        "explained": "Number of fold models that are explained; the numbers are their mean.",
         "linear_predictor": "Log hazard against the mean of the training scans, no unit; null: not linear.",
         "contributions": "What single inputs add, the largest first.",
         "others": "Number of further inputs that add something.",
         "others_sum": "What these add to the linear predictor, no unit.",
         "heat": "Where the networks see a higher risk; null for other arms.",
-        "not_explained": "Of which fold models nothing is told, and why; empty where all are told of.",
+        "not_explained": "Which fold models are not explained, and why; empty where all are.",
     },
-    "Explanation": {
+    "RiskExplanation": {
         "years": "Horizon of the risk that is explained, years from the scan.",
         "arms": "The arms, those of most weight first.",
     },

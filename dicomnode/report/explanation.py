@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import exp
 from typing import Final
 
-from dicomnode.analysis.findings import ArmExplanation, Explanation, HeatMap, Risk
+from dicomnode.analysis.findings import ArmExplanation, HeatMap, Risk, RiskExplanation
 from dicomnode.report.inputs import name_of, value_of
 from dicomnode.report.numbers import signed
 from dicomnode.report.wording import DEMO, RESEARCH_USE
@@ -72,7 +72,7 @@ def heat_lines(heat: HeatMap) -> tuple[str, ...]:
     )
 
 
-def unshown(explanation: Explanation) -> tuple[str, ...]:
+def unshown(explanation: RiskExplanation) -> tuple[str, ...]:
     """Name the arms that have no room, and those without a say, in one line; none: no line."""
     said = [arm for arm in explanation.arms if arm.weight > 0]
     parts = []

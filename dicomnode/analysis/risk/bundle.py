@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.findings import Explanation, Horizon, IntendedUse, Risk, SliceRelevance
+from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, RiskExplanation, SliceRelevance
 from dicomnode.analysis.risk import explanation
 from dicomnode.analysis.risk.fold_models import FoldModels
 from dicomnode.analysis.risk.manifest import Manifest
@@ -140,7 +140,7 @@ class Bundle:
             explanation=self._explanation(asked) if explained else None,
         )
 
-    def _explanation(self, asked: Question) -> Explanation:
+    def _explanation(self, asked: Question) -> RiskExplanation:
         """Of the risk within the last horizon."""
         years = max(self.manifest.horizons_years)
         (interval,) = horizon_indices(self.manifest.edges_years, [years])

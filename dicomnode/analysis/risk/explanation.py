@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.analysis.findings import ArmExplanation, Contribution, Explanation, HeatMap
+from dicomnode.analysis.findings import ArmExplanation, Contribution, HeatMap, RiskExplanation
 from dicomnode.analysis.risk.covariates import PREFIX as COVARIATE
 from dicomnode.analysis.risk.covariates import Covariate
 from dicomnode.analysis.risk.encoder import PREFIX as ENCODER
@@ -28,7 +28,7 @@ _UNITS: Final = {"_percent": "%", "_ml": "ml", "_hu": "HU", "_years": "years"}
 _KINDS: Final = {Boosting: "boosted trees", TabularNetwork: "neural networks"}
 
 
-def explain(models: FoldModels, scan: Question, interval: int, years: int) -> Explanation:
+def explain(models: FoldModels, scan: Question, interval: int, years: int) -> RiskExplanation:
     """Return how the arms weigh a scan; those that weigh most first.
 
     Args:
@@ -51,7 +51,7 @@ def explain(models: FoldModels, scan: Question, interval: int, years: int) -> Ex
             heat = np.mean([one.heat for one in found], axis=0)
             attention = np.mean([one.attention for one in found], axis=0)
             arms.append(_of_network(arm, heat, attention, weights.get(arm.name, 0.0), scan, models.spec))
-    return Explanation(years, tuple(sorted(arms, key=lambda one: (-one.weight, one.arm))))
+    return RiskExplanation(years, tuple(sorted(arms, key=lambda one: (-one.weight, one.arm))))
 
 
 def _of_table(arm: Tables, scan: Question, weight: float, declared: Sequence[Covariate]) -> ArmExplanation:

@@ -166,7 +166,10 @@ def _look(name: str, net: HazardNet, slices: torch.Tensor, prior: PriorScan | No
 def remembered(
     name: str, net: HazardNet, prior: PriorScan | None
 ) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
-    """Return code and age of the prior scan as a network of this name takes them; None where it takes or knows none."""
+    """Return code, (1, CODE_WIDTH), and age in years, (1,), of the prior scan, as a network of this name takes them.
+
+    None where it takes or knows none.
+    """
     if net.change is None or prior is None or len(prior.codes.get(name, ())) != CODE_WIDTH:
         return None, None
     return torch.tensor([prior.codes[name]]), torch.tensor([prior.years])

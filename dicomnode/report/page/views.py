@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import HuArray, Labels, Volume
-from dicomnode.analysis.findings import Explanation, HeatMap
+from dicomnode.analysis.findings import HeatMap, RiskExplanation
 from dicomnode.files import write_whole
 
 _MARGIN_MM: Final = 30.0
@@ -95,7 +95,7 @@ class Views:
         return ("coronal", self.coronal), ("middle", self.middle), ("basal", self.basal), *looked
 
 
-def choose(volume: Volume, labels: Labels, explanation: Explanation | None = None) -> Views:
+def choose(volume: Volume, labels: Labels, explanation: RiskExplanation | None = None) -> Views:
     """Return the coronal slice with most lung, the axial slice half way up the lungs, and one an eighth of the way up.
 
     Args:

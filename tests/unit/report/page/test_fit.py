@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, FontProperties, fontManager
 from matplotlib.text import Text
 
-from dicomnode.analysis.findings import ArmExplanation, Contribution, Explanation, Findings, Flag, Horizon, Risk
+from dicomnode.analysis.findings import ArmExplanation, Contribution, Findings, Flag, Horizon, Risk, RiskExplanation
 from dicomnode.report import letters
 from dicomnode.report.page import explained, layout, style, trend, views
 from tests.conftest import ROOT
@@ -209,7 +209,7 @@ def test_words_of_a_bundle_stay_in_their_column(words: str, count: int) -> None:
     told = tuple(Contribution(f"covariates.{words}", 1e9, words, 0.1 * k) for k in range(8))
     linear = ArmExplanation(words, 0.1, 5, 3, 0.57, told, 1200, -1234.5, not_explained=f"Not explained: {words}.")
     arms = (linear, *EXPLAINED.explanation.arms) if EXPLAINED.explanation is not None else ()
-    check(explained_strip(replace(EXPLAINED, explanation=Explanation(5, (arms * count)[:9]))))
+    check(explained_strip(replace(EXPLAINED, explanation=RiskExplanation(5, (arms * count)[:9]))))
 
 
 def judged(known: Risk) -> tuple[object, ...]:

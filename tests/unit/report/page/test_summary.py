@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pydicom.tag import Tag
 
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.findings import Explanation, Findings, Flag, Reason, SliceRelevance, VolumeMl
+from dicomnode.analysis.findings import Findings, Flag, Reason, RiskExplanation, SliceRelevance, VolumeMl
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.fold_models import FoldModels, Networks, Tables
 from dicomnode.report.page import explained, layout, risk_plot, summary, trend, views
@@ -257,7 +257,7 @@ def test_the_page_explains_only_where_the_findings_do() -> None:
     np.testing.assert_array_equal(told[: len(first) - below], first[:-below])
     np.testing.assert_array_equal(told[-below:], first[-below:])
     assert len(told) > len(first)
-    unlike = dataclasses.replace(risk, explanation=Explanation(5, ()))
+    unlike = dataclasses.replace(risk, explanation=RiskExplanation(5, ()))
     np.testing.assert_array_equal(page(risk=unlike), first)
 
 
