@@ -171,6 +171,80 @@ class SliceRelevance:
 
 
 @dataclass(frozen=True)
+class Contribution:
+    """What one input adds to an arm's linear predictor (a log hazard; 0: as the mean of the training scans).
+
+    Attributes:
+        name: as in `tabular.features_of`; "encoder": all numbers of an image encoder together.
+        value: of this scan; None where it is not known (the training median stands in), or is more than one number.
+        unit: of the value; "" for none.
+        added: above 0, it raises the risk.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    added: float
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Where the networks of an arm see a higher risk, in the slice that adds most (Grad-CAM, on their own grid).
+
+    Attributes:
+        z_mm: LPS z of the slice's centre at the volume's first row and column.
+        level, levels: the slice is the level-th of so many over the lungs' height, 1 the lowest.
+        attention: its share of the attention, 0 to 1.
+        cells: by row and column, 0 to 1: a share of the hottest cell of all slices.
+        size_mm: (height, width) that the cells cover, centred on the lungs' bounding box.
+    """
+
+    z_mm: float
+    level: int
+    levels: int
+    attention: float
+    cells: tuple[tuple[float, ...], ...]
+    size_mm: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ArmExplanation:
+    """How one arm weighs the scan: in contributions or in a heat map; or why that cannot be told.
+
+    Attributes:
+        arm: its name.
+        weight: its share of the ensemble, 0 to 1.
+        models: how many fold models it has.
+        explained: how many of them are told of: what is told is their mean.
+        linear_predictor: log hazard against the mean of the training scans: `contributions` and `others_sum` together.
+        contributions: the largest first.
+        others: how many inputs add something besides.
+        others_sum: what these add.
+        heat: of networks.
+        not_explained: of which fold models nothing is told, and why; "" where all are.
+    """
+
+    arm: str
+    weight: float
+    models: int
+    explained: int
+    linear_predictor: float | None = None
+    contributions: tuple[Contribution, ...] = ()
+    others: int = 0
+    others_sum: float = 0.0
+    heat: HeatMap | None = None
+    not_explained: str = ""
+
+
+@dataclass(frozen=True)
+class RiskExplanation:
+    """How the bundle weighs the scan, by arm, those of most weight first; `years`: of the risk that is explained."""
+
+    years: int
+    arms: tuple[ArmExplanation, ...]
+
+
+@dataclass(frozen=True)
 class Risk:
     """Risk from a model bundle. `interval` says in words what `lower` and `upper` are.
 
@@ -180,6 +254,7 @@ class Risk:
         flags: doubts about this prediction alone; they stand among the findings' flags too.
         disease: of the patients that the model was made from; "": not stated, or phantoms.
         recalibrated_to: the site that the model was recalibrated to (`training recalibrate`); "": to none.
+        explanation: how the bundle weighs the scan; None unless asked for (`analysis.explanation`).
     """
 
     bundle: str
@@ -193,6 +268,7 @@ class Risk:
     flags: tuple[Flag, ...] = ()
     disease: str = ""
     recalibrated_to: str = ""
+    explanation: RiskExplanation | None = None
 
 
 @dataclass(frozen=True)

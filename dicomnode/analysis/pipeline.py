@@ -65,6 +65,8 @@ class Method:
     covariates: Mapping[str, float | str] = field(default_factory=dict)
     #: Its disagreement with `segmenter` is a flag; nothing is measured in its labels.
     second: lungs.Segmenter | None = None
+    #: Whether the risk tells how the bundle weighs the scan.
+    explanation: bool = False
 
     @property
     def digest(self) -> str:
@@ -78,6 +80,8 @@ class Method:
             "selection": self.rules.stated,
             **({"covariates": dict(self.covariates)} if self.covariates else {}),
             **({"second": [self.second.name, self.second.version]} if self.second else {}),
+            # No number changes by it, but what is shown does: other findings must have other UIDs.
+            **({"explanation": 1} if self.explanation and self.bundle is not None else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -285,7 +289,7 @@ def conclude(
     if method.bundle is not None:
         with watch.stage("risk"):
             before = change.latest_before(findings, priors)
-            findings = _with_risk(findings, method.bundle, headers[0], segmented, before, method.covariates)
+            findings = _with_risk(findings, method, headers[0], segmented, before)
     for stage in ("radiomics", "risk"):
         watch.seconds.setdefault(stage, 0.0)
     findings = replace(findings, trend=trend.trend(findings, priors), timings_s=watch.seconds)
@@ -362,20 +366,22 @@ def _doubted(volume: Volume, labels: Labels) -> tuple[VolumeMl, VolumeMl, tuple[
 
 def _with_risk(
     findings: Findings,
-    bundle: "Bundle",
+    method: Method,
     header: Dataset,
     segmented: Segmented,
     before: Findings | None,
-    given: Mapping[str, float | str],
 ) -> Findings:
     """Return the findings with the bundle's risk, or with a flag that says why there is none; and how far it holds."""
+    bundle, given = method.bundle, method.covariates
+    assert bundle is not None
     distance = predict.population_distance(bundle, findings, header, given)
     findings = replace(findings, population=distance, flags=(*findings.flags, *reference.flags(distance)))
     if doubts := [f.code for f in findings.flags if f.severity == "error"]:
         why = f"the lung segmentation is doubtful ({', '.join(doubts)})"
     else:
         try:
-            risk = predict.predict(bundle, findings, header, segmented.volume, segmented.labels, before, given)
+            volume, labels, explained = segmented.volume, segmented.labels, method.explanation
+            risk = predict.predict(bundle, findings, header, volume, labels, before, given, explained=explained)
             return replace(findings, risk=risk, flags=(*findings.flags, *risk.flags))
         except RefusedError as e:
             why = str(e)

@@ -126,6 +126,9 @@ class AnalysisTable(ConfigTable):
     trusted_keys: tuple[Path, ...] = Field(
         (), description="give a list of files with public keys, such as ['keys/research.pub']"
     )
+    explanation: bool = Field(
+        False, description="give true to show on summary page and PDF how the bundle weighs the scan, else false"
+    )
     radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
     radiomics_preparation: Literal["pyradiomics", "ibsi"] = Field(
         "pyradiomics",

@@ -57,6 +57,7 @@ def method(table: AnalysisTable, segments: Segmenter | None = None, second: Segm
         model_bundle(table),
         table.selection.rules,
         second=second or segmenters.make_second(table),
+        explanation=table.explanation,
     )
 
 

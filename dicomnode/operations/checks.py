@@ -198,6 +198,8 @@ def _bundle(config: Config) -> CheckResult:
         return CheckResult("bundle", True, "none configured: no risk will be predicted")
     known = "" if bundle.reference is not None else f"; {NO_REFERENCE}"
     text = f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case verified{known}"
+    if config.analysis.explanation:
+        text += "; the page shows how it weighs the scan (analysis.explanation)"
     return CheckResult("bundle", True, text)
 
 

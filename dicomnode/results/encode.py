@@ -70,11 +70,12 @@ class AnalysisCheckpoint:
         """Return the checkpoint of an analysed study, with the areas by attenuation where a map of them is wanted."""
         if analysis.volume is None or analysis.labels is None:
             raise ValueError("a refused study has nothing to encode")
+        risk = analysis.findings.risk
         return cls(
             analysis.findings,
             analysis.volume.paths,
             analysis.labels_in_source,
-            views.choose(analysis.volume, analysis.labels),
+            views.choose(analysis.volume, analysis.labels, risk.explanation if risk is not None else None),
             analysis.lobes_in_source,
             analysis.areas_in_source if attenuation_maps else None,
         )

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from dicomnode.conformance import findings_schema
 from dicomnode.report.wording import plain
+from tests.conftest import ROOT
 from tests.helpers.running import dicomnode
 
 FILES = {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "pdf.dcm", "overlay.png"}
@@ -154,3 +155,31 @@ def test_a_folder_that_cannot_be_made_is_wrong_use(data: Path, tmp_path: Path) -
     assert done.returncode == 2
     assert "cannot create this folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_model_explains_itself_where_it_is_asked_to(data: Path, tmp_path: Path) -> None:
+    """On page and PDF and in the findings, not in the structured reports."""
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f'[node]\nae_title = "LUNGNODE"\n[analysis]\nweights = "{ROOT / "weights"}"\nbundle = "demo-synthetic"\n'
+        "allow_demo_bundles = true\nradiomics = false\nexplanation = true\n"
+    )
+    done = dicomnode("analyze", data / "chest_tiny_cip", "--out", tmp_path / "out", "--config", config)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "findings.json").read_text("utf-8"))
+    jsonschema.validate(found, findings_schema.build())
+    explained = found["risk"]["explanation"]
+    assert explained["years"] == 5
+    numbers, network = explained["arms"]
+    assert numbers["arm"] == "radiomics" and network["arm"] == "resnet18"
+    assert numbers["weight"] + network["weight"] == pytest.approx(1, abs=1e-5)
+    told = sum(one["added"] for one in numbers["contributions"]) + numbers["others_sum"]
+    assert numbers["linear_predictor"] == pytest.approx(told, abs=1e-9)
+    for one in numbers["contributions"]:
+        _, region, name = one["name"].split(".")
+        assert one["value"] == found["quantities"][region][name]
+    heights = [one["z_mm"] for one in found["risk"]["slice_relevance"]]
+    assert network["heat"]["z_mm"] == heights[network["heat"]["level"] - 1]
+    for name in ("measurements", "risk"):
+        assert b"weighs" not in (tmp_path / "out" / f"{name}.dcm").read_bytes()
+    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES

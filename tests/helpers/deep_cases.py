@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tomli_w
+import torch
 from torch import nn
 
 from dicomnode.analysis.risk.backbones import BACKBONES
+from dicomnode.analysis.risk.network import HazardNet
 from training.data.outcomes import Outcomes
 from training.data.registry_folder import SCANS
 from training.models.arm import Data
@@ -23,6 +25,16 @@ def tiny_encoder(name: str) -> tuple[nn.Module, int]:
     assert name in BACKBONES
     layers = (nn.Conv2d(3, 8, 5, stride=4), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8
+
+
+def bright_is_risk(net: HazardNet) -> HazardNet:
+    """Set a network upon `tiny_encoder` so that brightness is risk: its first filter alone sees, and sees that."""
+    with torch.no_grad():
+        for weights in (net.encoder[0].weight, net.encoder[0].bias, net.head.hazard.weight):
+            weights.zero_()
+        net.encoder[0].weight[0] = 1.0
+        net.head.hazard.weight[:, 0] = 0.1
+    return net
 
 
 TABLE: dict[str, object] = {

@@ -14,11 +14,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.analysis.findings import (
+    ArmExplanation,
     Change,
     ChosenSeries,
+    Contribution,
     Delta,
     Findings,
     Flag,
+    HeatMap,
     Horizon,
     IntendedUse,
     Lungs,
@@ -27,6 +30,7 @@ from dicomnode.analysis.findings import (
     Reason,
     RejectedSeries,
     Risk,
+    RiskExplanation,
     SegmenterFamily,
     TrendPoint,
     VolumeMl,
@@ -68,6 +72,28 @@ def risk(intended_use: IntendedUse = "synthetic-demo") -> Risk:
         version="1.2.3",
         interval="Spread of 5 models, not the certainty of the risk",
     )
+
+
+def explanation() -> RiskExplanation:
+    """Of a linear arm, one of networks, one that is not told, and one without a say."""
+    added = {"covariates.age_years": (71.0, "years", 0.4), "quantities.lower_third_rim.haa_percent": (12.5, "%", 0.3),
+             "covariates.fvc_l": (None, "l", -0.2), "change.haa_percent": (1.5, "%/year", 0.1),
+             "radiomics.lungs.original_glcm_Idm": (0.123, "", -0.05)}  # fmt: skip
+    told = tuple(Contribution(name, *one) for name, one in added.items())
+    heat = HeatMap(38.0, 5, 8, 0.23, ((0.0, 0.0, 1.0), (0.0, 0.2, 0.4)), (48.0, 72.0))
+    return RiskExplanation(
+        5,
+        (
+            ArmExplanation("radiomics", 0.5, 5, 5, 0.57, told, 12, 0.02),
+            ArmExplanation("resnet18", 0.3, 5, 5, heat=heat),
+            ArmExplanation("clinical", 0.2, 5, 0, not_explained="Not explained: boosted trees, not linear."),
+            ArmExplanation("volume", 0.0, 5, 5, 0.1, told[:1], 0, 0.0),
+        ),
+    )
+
+
+def explained() -> Risk:
+    return replace(risk("research"), explanation=explanation())
 
 
 def analysed(

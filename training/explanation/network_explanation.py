@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dicomnode.analysis.risk.grad_cam import Heat, grad_cam
 from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.registry_format.volumes import read_volume
-from training.explanation.grad_cam import Heat, grad_cam
 from training.models.arm import Data, Rows
 from training.models.deep.fit import load_network
 from training.models.deep.job import FitJob
@@ -80,7 +80,7 @@ def explain_arm(
             volume = data.volume(int(row))
             assert volume is not None, "the arm was fitted on it"
             slices = prepare(*read_volume(volume), spec)
-            heat = grad_cam(net, job.backbone, slices, interval)
+            heat = grad_cam(net, slices, interval)
             if heat.map.any():
                 shares.append(_shares(heat, slices, spec))
                 shown.append((heat, slices, str(data.cohort["scan"].iloc[row])))

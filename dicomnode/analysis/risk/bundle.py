@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, SliceRelevance
+from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, RiskExplanation, SliceRelevance
+from dicomnode.analysis.risk import explanation
 from dicomnode.analysis.risk.fold_models import FoldModels
 from dicomnode.analysis.risk.manifest import Manifest
 from dicomnode.analysis.risk.network import horizon_indices
@@ -96,6 +97,8 @@ class Bundle:
         features: Mapping[str, float] | None = None,
         prior: PriorScan | None = None,
         scanner: Mapping[str, str] | None = None,
+        *,
+        explained: bool = False,
     ) -> Risk:
         """Probability of death within each horizon, with bounds; none falls with time; lower <= probability <= upper.
 
@@ -106,11 +109,13 @@ class Bundle:
                 over.
             prior: of the patient's latest prior scan; not used where another bundle has seen that one.
             scanner: `tabular.BATCH_PARTS` by name.
+            explained: whether it also tells how its arms weigh the scan (`explanation`); networks look twice then.
 
         Raises:
             RefusedError: no-lungs, features-missing, covariate-missing or covariate-out-of-range.
         """
-        answer = self.models.answer(Question(volume, labels, features or {}, scanner or {}, prior))
+        asked = self.models.encoded(Question(volume, labels, features or {}, scanner or {}, prior))
+        answer = self.models.answer(asked)
         members = answer.risks[:, horizon_indices(self.manifest.edges_years, self.manifest.horizons_years)]
         mean = members.mean(axis=0)
         # Each member rises with time, so means and percentiles do. With many, very unequal members a mean can leave the
@@ -132,7 +137,14 @@ class Bundle:
             flags=answer.flags,
             disease=self.manifest.population.disease if self.intended_use == "research" else "",
             recalibrated_to="" if self.manifest.site_calibration is None else self.manifest.site_calibration.site,
+            explanation=self._explanation(asked) if explained else None,
         )
+
+    def _explanation(self, asked: Question) -> RiskExplanation:
+        """Of the risk within the last horizon."""
+        years = max(self.manifest.horizons_years)
+        (interval,) = horizon_indices(self.manifest.edges_years, [years])
+        return explanation.explain(self.models, asked, interval, years)
 
     def _relevance(
         self, volume: Volume, labels: Labels, attention: NDArray[np.float64] | None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dicomnode.analysis.findings import Flag
 from dicomnode.analysis.risk import tabular
 from dicomnode.analysis.risk.covariates import PREFIX, Covariate, check
+from dicomnode.analysis.risk.encoder import PREFIX as ENCODER
 from dicomnode.analysis.risk.encoder import Encoder
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.manifest import Manifest, NetworkArm
@@ -83,7 +84,7 @@ class FoldModels:
 
     def by_arm(self, scan: Question) -> dict[str, NDArray[np.float64]]:
         """Cumulative risk by the fold models of each arm, not yet joined: (models, intervals), by the arm's name."""
-        return self._risks(self._encoded(scan), self._looks(scan))
+        return self._risks(self.encoded(scan), self._looks(scan))
 
     def answer(self, scan: Question) -> Answer:
         """Ask every member.
@@ -91,7 +92,7 @@ class FoldModels:
         Raises:
             RefusedError: no-lungs, features-missing, covariate-missing or covariate-out-of-range.
         """
-        scan = self._encoded(scan)
+        scan = self.encoded(scan)
         flags = _doubts(self.tables, scan, self.covariates)
         looks = self._looks(scan)
         risks = self._risks(scan, looks)
@@ -100,9 +101,14 @@ class FoldModels:
         codes = {name: look.code for name, look in every.items() if look.code}
         return Answer(self.ensemble.combine(members), self._attention(looks), codes, flags, risks)
 
-    def _encoded(self, scan: Question) -> Question:
-        """Return the scan with its embedding among its features: once for all fold models."""
-        if self.encoder is None:
+    def encoded(self, scan: Question) -> Question:
+        """Return the scan with its embedding among its features: once for all fold models.
+
+        Raises:
+            RefusedError: no-lungs.
+            BundleError: the encoder fails.
+        """
+        if self.encoder is None or f"{ENCODER}0" in scan.features:
             return scan
         return replace(scan, features={**scan.features, **self.encoder.features(scan.volume, scan.labels)})
 
@@ -111,10 +117,14 @@ class FoldModels:
         if self.spec is None:
             return {}
         slices = torch.from_numpy(prepare(scan.volume, scan.labels, self.spec))[None]
-        prior = scan.prior if scan.prior and scan.prior.bundle_sha256 == self.sha256 else None
+        prior = self.prior_of(scan)
         return {
             arm.name: {name: _look(name, net, slices, prior) for name, net in arm.nets.items()} for arm in self.networks
         }
+
+    def prior_of(self, scan: Question) -> PriorScan | None:
+        """Return the scan's prior where this bundle has seen it: another's codes mean nothing here."""
+        return scan.prior if scan.prior and scan.prior.bundle_sha256 == self.sha256 else None
 
     def _attention(self, looks: "dict[str, dict[str, _Look]]") -> NDArray[np.float64] | None:
         """Each arm's mean over its networks, and of these the mean by the arms' weights: (slices,), sums to 1.
@@ -146,14 +156,23 @@ class _Look:
 def _look(name: str, net: HazardNet, slices: torch.Tensor, prior: PriorScan | None) -> _Look:
     pooled, attention = net.look(slices)
     code: tuple[float, ...] = ()
-    before = years = None
     if net.change is not None:
         # Six digits are more than single precision holds, and keep the findings short.
         code = tuple(round(float(v), 6) for v in net.change.code(pooled)[0])
-        if prior is not None and len(prior.codes.get(name, ())) == CODE_WIDTH:
-            before, years = torch.tensor([prior.codes[name]]), torch.tensor([prior.years])
-    risks = risk(net.hazards(pooled, before, years)[0].double()).numpy()
+    risks = risk(net.hazards(pooled, *remembered(name, net, prior))[0].double()).numpy()
     return _Look(risks, attention[0].double().numpy(), code)
+
+
+def remembered(
+    name: str, net: HazardNet, prior: PriorScan | None
+) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+    """Return code, (1, CODE_WIDTH), and age in years, (1,), of the prior scan, as a network of this name takes them.
+
+    None where it takes or knows none.
+    """
+    if net.change is None or prior is None or len(prior.codes.get(name, ())) != CODE_WIDTH:
+        return None, None
+    return torch.tensor([prior.codes[name]]), torch.tensor([prior.years])
 
 
 def _table_risks(arm: Tables, scan: Question) -> NDArray[np.float64]:

@@ -33,6 +33,8 @@ def predict(
     labels: Labels,
     before: Findings | None,
     given: Mapping[str, float | str] | None = None,
+    *,
+    explained: bool = False,
 ) -> Risk:
     """Return what a bundle predicts for an analysed scan.
 
@@ -44,6 +46,7 @@ def predict(
         labels: of the scan, (z, y, x), 0 background, 1 right, 2 left.
         before: findings of the patient's latest prior scan (`change.latest_before`).
         given: covariates of the patient by name, as the bundle declares them; they go before the header's.
+        explained: whether the risk tells how the bundle weighs the scan.
 
     Raises:
         RefusedError: no-lungs; features-missing; covariate-missing; covariate-out-of-range.
@@ -52,9 +55,8 @@ def predict(
     series = findings.series
     scanner = {"manufacturer": series.manufacturer, "model": series.manufacturer_model}
     features = _features(bundle, findings, header, given)
-    return bundle.predict(
-        volume, labels, features, _prior(findings, before), scanner | {"kernel_family": series.kernel_family}
-    )
+    scanner |= {"kernel_family": series.kernel_family}
+    return bundle.predict(volume, labels, features, _prior(findings, before), scanner, explained=explained)
 
 
 def _features(

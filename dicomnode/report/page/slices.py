@@ -43,4 +43,5 @@ def draw(axes: Axes, view: View, *, size: float = 9) -> None:
         spine.set_color(RULE)
     mark(axes, 0.03, 0.5, "R", size=1.45 * size, center=True)
     mark(axes, 0.97, 0.5, "L", size=1.45 * size, center=True)
-    mark(axes, 0.02, 0.96, view.name, size=size)
+    if view.name:
+        mark(axes, 0.02, 0.96, view.name, size=size)

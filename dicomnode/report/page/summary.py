@@ -13,7 +13,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.report import codes, stamp, uids
 from dicomnode.report.context import SUMMARY, Context
 from dicomnode.report.file_meta import file_meta
-from dicomnode.report.page import layout, trend
+from dicomnode.report.page import explained, layout, trend
 from dicomnode.report.page.views import Views
 
 
@@ -29,6 +29,8 @@ def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
         raise ValueError(f"no summary to draw: the findings ({findings.status}) have no lungs")
     relevance = findings.risk.slice_relevance if findings.risk is not None else ()
     strips = [layout.head(findings), layout.pictures(views, relevance), layout.numbers(findings)]
+    if (weighed := explained.strip(findings, views)) is not None:
+        strips.append(weighed)
     if findings.trend:
         strips.append(trend.strip(findings))
     elif findings.change is not None:

@@ -12,7 +12,8 @@ from dicomnode.report import codes, letters
 from dicomnode.report.comparison import comparisons, day, sentence
 from dicomnode.report.context import Context
 from dicomnode.report.dense import dense_ml, left_out_ml, volume_ml
-from dicomnode.report.numbers import probability, probability_range, share, whole
+from dicomnode.report.explanation import MOST_ARMS, hazard, heading, heat_lines, preface, rows, unshown
+from dicomnode.report.numbers import probability, probability_range, share, signed, whole
 from dicomnode.report.published import NO_REFERENCE, REFERENCE_RANGES, REPEATABILITY_SOURCE
 from dicomnode.report.refused import reasons
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS
@@ -63,6 +64,7 @@ class Pictures:
 
     slices: str = ""
     trend: str = ""
+    looked: str = ""
 
 
 TITLE: Final = "Chest CT: lung measurements and mortality risk"
@@ -136,7 +138,7 @@ def _analysis(findings: Findings, pictures: Pictures) -> Iterator[Part]:
                 "right is on the left. Window -600/1500 HU.",
             ),
         )
-    second = [*_compared(findings, pictures), _regions(findings)]
+    second = [*_weighed(findings.risk, pictures), *_compared(findings, pictures), _regions(findings)]
     yield replace(second[0], new_page=True)
     yield from second[1:]
     yield Part(
@@ -251,6 +253,27 @@ def _risk(risk: Risk | None) -> Part:
     ]
     head = ("Death", "Probability", *(("Model spread",) if spread else ()))
     return Part(heading, table=Table(head, rows), notes=[letters.shown(risk.interval)] if risk.interval else ())
+
+
+def _weighed(risk: Risk | None, pictures: Pictures) -> Iterator[Part]:
+    """Yield how the model weighs the scan, where the findings tell it."""
+    if risk is None or risk.explanation is None:
+        return
+    told: list[tuple[str, str, str, str]] = []
+    notes = [letters.shown(words) for words in (*preface(risk), *unshown(risk.explanation))]
+    for arm in [arm for arm in risk.explanation.arms if arm.weight > 0][:MOST_ARMS]:
+        name = letters.shown(arm.arm)
+        told += [(name, letters.shown(one), letters.shown(value), signed(added, 2)) for one, value, added in rows(arm)]
+        said = (arm.not_explained,) if arm.heat is None else heat_lines(arm.heat)
+        notes.append(letters.shown(" ".join(filter(None, (f"{heading(arm)}.", hazard(arm), *said)))))
+    yield Part(
+        f"How the model weighs this scan (risk within {plural(risk.explanation.years, 'year')})",
+        table=Table(("Arm", "Input", "Value", "Adds"), told, words=True) if told else None,
+        notes=notes,
+        picture=pictures.looked or None,
+        alt="Axial CT slices that add most to the networks' risk; violet where they do.",
+        size=7,
+    )
 
 
 def _compared(findings: Findings, pictures: Pictures) -> Iterator[Part]:

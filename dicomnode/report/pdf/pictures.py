@@ -14,8 +14,9 @@ from dicomnode.analysis.measures.change import DAYS_A_YEAR
 from dicomnode.report import letters
 from dicomnode.report.comparison import day
 from dicomnode.report.numbers import share, whole
+from dicomnode.report.page import explained
 from dicomnode.report.page.slices import draw
-from dicomnode.report.page.style import cut, extent
+from dicomnode.report.page.style import cut, extent, mark
 from dicomnode.report.page.views import Views
 
 _DPI: Final = 150
@@ -25,10 +26,30 @@ _INCHES: Final = (7.2, 2.5)
 def slices(views: Views) -> str:
     """Return the three views side by side."""
     figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     for place, view in enumerate((views.coronal, views.middle, views.basal)):
         draw(figure.add_axes((place / 3 + 0.003, 0.0, 1 / 3 - 0.006, 1.0)), view, size=8)
-    canvas.draw()
+    return _png(figure)
+
+
+def looked(findings: Findings, views: Views) -> str:
+    """Return the slices that weigh most with the networks side by side, with their heat; "" where there are none."""
+    risk = findings.risk
+    arms = () if risk is None or risk.explanation is None else risk.explanation.arms
+    heat = {arm.arm: arm.heat for arm in arms if arm.heat is not None and arm.weight > 0}
+    shown = [one for one in views.looked if one.arm in heat][:3]
+    if not shown:
+        return ""
+    figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
+    for place, one in enumerate(shown):
+        area = figure.add_axes((place / 3 + 0.003, 0.0, 1 / 3 - 0.006, 1.0))
+        explained.draw(area, one, heat[one.arm], size=8)
+        mark(area, 0.02, 0.96, cut(letters.shown(one.arm), 300, size=8, weight="bold"), size=8)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> str:
+    """Return a figure of `_INCHES` as an image in SVG."""
+    FigureCanvasAgg(figure).draw()
     png = io.BytesIO()
     # Without matplotlib's version in it, which would change the bytes.
     figure.savefig(png, format="png", metadata={"Software": None})

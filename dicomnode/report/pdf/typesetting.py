@@ -30,6 +30,7 @@ def pdf_bytes(findings: Findings, context: Context, header: Dataset | None = Non
     shown = Pictures(
         slices="" if views is None else pictures.slices(views),
         trend=pictures.trend(findings) if findings.trend else "",
+        looked="" if views is None else pictures.looked(findings, views),
     )
     data = asdict(content(findings, context, header, shown))
     data["fonts"] = [family for family in letters.fonts() if family != letters.ARABIC]

@@ -29,6 +29,7 @@ class FixedBundle:
     reference: None = None
     lacking: str = ""
     asked: list[tuple[dict[str, float], PriorScan | None, dict[str, str]]] = field(default_factory=list)
+    explained: list[bool] = field(default_factory=list)
 
     def predict(
         self,
@@ -37,8 +38,11 @@ class FixedBundle:
         features: dict[str, float],
         prior: PriorScan | None,
         scanner: dict[str, str],
+        *,
+        explained: bool,
     ) -> Risk:
         assert volume.hu.shape == labels.shape
+        self.explained.append(explained)
         self.asked.append((features, prior, scanner))
         if self.lacking:
             raise RefusedError(
@@ -84,6 +88,7 @@ def test_a_bundle_is_asked_with_numbers_scanner_and_the_prior_scan(tmp_path: Pat
     assert no_prior is None and not [name for name in now if name.startswith("change.")]
     assert prior == PriorScan(pytest.approx(366 / 365.25), "ab" * 32, {"net-0.safetensors": (0.5, -1.0)})
     assert later["change.haa_percent"] == pytest.approx(0, abs=1e-6)
+    assert bundle.explained == [False, False]
 
 
 def test_numbers_that_the_model_needs_and_nobody_measured_withhold_the_risk(tmp_path: Path) -> None:
@@ -137,3 +142,12 @@ def test_nothing_given_is_refused() -> None:
 def test_the_method_decides_the_digest() -> None:
     digests = {METHOD.digest, WITH_RISK.digest, replace(METHOD, radiomics_settings={"setting": {}}).digest}
     assert len(digests) == 3
+
+
+def test_what_explains_a_risk_is_asked_for_and_makes_another_result(tmp_path: Path) -> None:
+    bundle = FixedBundle()
+    explaining = replace(METHOD, bundle=cast(Bundle, bundle), explanation=True)
+    assert explaining.digest != WITH_RISK.digest
+    assert replace(METHOD, explanation=True).digest == METHOD.digest, "without a bundle there is nothing to explain"
+    analyse(chest(tmp_path), explaining)
+    assert bundle.explained == [True]

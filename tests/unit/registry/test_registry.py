@@ -110,7 +110,7 @@ class Candidate:
     name: str = "candidate"
     version: str = "2"
 
-    def predict(self, *_args: object) -> Risk:
+    def predict(self, *_args: object, **_more: object) -> Risk:
         if self.error is not None:
             raise self.error
         return replace(report_cases.risk(), bundle=self.name, bundle_sha256="c" * 64, version=self.version)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import cast
 from unittest import mock
 
 import pytest
@@ -15,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, FontProperties, fontManager
 from matplotlib.text import Text
 
-from dicomnode.analysis.findings import Findings, Flag, Horizon, Risk
+from dicomnode.analysis.findings import ArmExplanation, Contribution, Findings, Flag, Horizon, Risk, RiskExplanation
 from dicomnode.report import letters
-from dicomnode.report.page import layout, style, trend
+from dicomnode.report.page import explained, layout, style, trend, views
 from tests.conftest import ROOT
 from tests.helpers import report_cases as cases
 from tests.helpers.odd_words import GE, WORDS
@@ -167,6 +168,48 @@ def test_labels_of_the_risk_do_not_stand_over_each_other(name: str) -> None:
     said = [box.words for box in check(layout.numbers(findings))]
     assert all(f"{h.years} y" in said for h in RISKS[name].horizons)
     check(trend.strip(replace(findings, trend=judged(RISKS[name]))))
+
+
+EXPLAINED = replace(cases.risk("synthetic-demo"), explanation=cases.explanation())
+NO_VIEWS = cast(views.Views, mock.Mock(looked=()))
+
+
+def explained_strip(known: Risk) -> Figure:
+    strip = explained.strip(replace(USUAL, risk=known), NO_VIEWS)
+    assert strip is not None
+    return strip
+
+
+def test_the_explanation_says_what_adds_how_much_and_of_which_model() -> None:
+    said = [box.words for box in check(explained_strip(EXPLAINED))]
+    assert {"age", "71 years", "+0.40", "HAA, basal rim", "12.5 %", "fvc_l", "not known", "-0.20"} <= set(said)
+    assert {"+1.5 points/year", "13 other inputs together", "-0.03", "sum +0.57"} <= set(said)
+    assert {"radiomics: 50 % of the weight", "resnet18: 30 % of the weight"} <= set(said)
+    whole = " ".join(said)
+    for words in (
+        "SYNTHETIC DEMO MODEL - NOT CLINICAL. Bundle example-bundle 1.2.3.",
+        "it shows no cause",
+        "Research use only",
+        "Level 5 of 8 from the base: 23 % of the networks' attention (if even: 12 %).",
+        "Not explained: boosted trees, not linear.",
+        "Without a say in this risk: volume.",
+        "a cell of the map is 2 x 2 cm",
+    ):
+        assert words in whole, words
+    assert "SYNTHETIC" not in " ".join(
+        b.words for b in check(explained_strip(replace(EXPLAINED, intended_use="research")))
+    )
+
+
+@settings(deadline=None, max_examples=5)
+@given(WORDS, st.integers(1, 9))
+@example("W" * 300, 9)
+@example(GE, 2)
+def test_words_of_a_bundle_stay_in_their_column(words: str, count: int) -> None:
+    told = tuple(Contribution(f"covariates.{words}", 1e9, words, 0.1 * k) for k in range(8))
+    linear = ArmExplanation(words, 0.1, 5, 3, 0.57, told, 1200, -1234.5, not_explained=f"Not explained: {words}.")
+    arms = (linear, *EXPLAINED.explanation.arms) if EXPLAINED.explanation is not None else ()
+    check(explained_strip(replace(EXPLAINED, explanation=RiskExplanation(5, (arms * count)[:9]))))
 
 
 def judged(known: Risk) -> tuple[object, ...]:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from pydicom.tag import Tag
 
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.findings import Findings, Flag, Reason, SliceRelevance, VolumeMl
+from dicomnode.analysis.findings import Findings, Flag, Reason, RiskExplanation, SliceRelevance, VolumeMl
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.fold_models import FoldModels, Networks, Tables
-from dicomnode.report.page import layout, risk_plot, summary, trend, views
+from dicomnode.report.page import explained, layout, risk_plot, summary, trend, views
 from dicomnode.report.pdf import pictures
 from tests.helpers import report_cases as cases
 
@@ -225,6 +225,40 @@ def test_what_the_networks_looked_at_stands_at_its_height() -> None:
     low, high = found
     # Feet are below; 20 rows of 4 mm and 64 columns of 2 mm on 500 pixels of width.
     assert low - high == pytest.approx(60 / 2 * 500 / 64, abs=8)
+
+
+def test_heat_lies_on_the_slice_where_the_network_saw_it(tmp_path: Path) -> None:
+    """The hot cell is the upper right one: left of the patient, in front."""
+    risk = dataclasses.replace(cases.risk("research"), explanation=cases.explanation())
+    chosen = views.choose(volume(), lungs(), risk.explanation)
+    (looked,) = chosen.looked
+    # z = 38 mm is the slice half way from 9 to 10; in y the lungs are 20 to 44, in x 5 to 59; 48 x 72 mm are 24 x 36.
+    np.testing.assert_array_equal(looked.view.hu, volume().hu[10, 5:60, 0:64])
+    assert looked.covers == (32 - 18, 32 + 18, 32 - 5 - 12, 32 - 5 + 12)
+    chosen.save(tmp_path / "views.npz")
+    again = views.Views.load(tmp_path / "views.npz").looked
+    assert [(one.arm, one.covers) for one in again] == [("resnet18", looked.covers)]
+    heat = risk.explanation.arms[1].heat if risk.explanation is not None else None
+    assert heat is not None
+    figure = Figure(figsize=(4, 4), dpi=100)
+    explained.draw(figure.add_axes((0, 0, 1, 1)), looked, heat, size=8)
+    pixels = drawn(figure).astype(float)
+    violet = pixels[..., 2] - pixels[..., 1] > 30
+    down, across = (float(np.mean(place)) for place in violet.nonzero())
+    assert down < 0.5 * pixels.shape[0] and across > 0.5 * pixels.shape[1]
+
+
+def test_the_page_explains_only_where_the_findings_do() -> None:
+    """A strip more, between the numbers and what made them; nothing else moves."""
+    first = page()
+    risk = dataclasses.replace(cases.risk("research"), explanation=cases.explanation())
+    told = page(risk=risk)
+    below = drawn(layout.provenance(cases.analysed(predicted=cases.risk("research")))).shape[0]
+    np.testing.assert_array_equal(told[: len(first) - below], first[:-below])
+    np.testing.assert_array_equal(told[-below:], first[-below:])
+    assert len(told) > len(first)
+    unlike = dataclasses.replace(risk, explanation=RiskExplanation(5, ()))
+    np.testing.assert_array_equal(page(risk=unlike), first)
 
 
 def test_prior_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None:

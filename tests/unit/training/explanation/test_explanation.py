@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from dicomnode.analysis.risk.network import HazardNet
 from tests.helpers.deep_cases import TABLE, cohort, tiny_encoder
 from tests.helpers.tabular_worlds import settings_toml, world, write
 from training.explanation import explanation, network_explanation
-from training.explanation.grad_cam import grad_cam
 from training.models.deep import arm as deep_arm
 from training.run.run import run
 from training.run.settings import load
@@ -45,35 +43,6 @@ def test_a_run_tells_the_features_that_its_arm_hangs_on(tmp_path: Path) -> None:
     assert page.count("contribution to the log cumulative hazard") >= 2
     stored = (folder / explanation.NAME).read_text()
     assert not any(scan in stored for scan in made.scans["scan"]), "no scan is named where none is shown"
-
-
-def test_a_network_s_heat_lies_where_the_risk_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicomnode.analysis.risk.network.encoder", tiny_encoder)
-    torch.manual_seed(1)
-    net = HazardNet("resnet18", 3).eval()
-    with torch.no_grad():  # the first filter sees brightness, and brightness is risk
-        net.encoder[0].weight.zero_()
-        net.encoder[0].bias.zero_()
-        net.encoder[0].weight[0] = 1.0
-        net.head.hazard.weight.zero_()
-        net.head.hazard.weight[:, 0] = 0.1
-    slices = np.zeros((4, 32, 32), np.float32)
-    slices[2, 4:12, 20:28] = 1.0
-    heat = grad_cam(net, "resnet18", slices, 1)
-    assert heat.map.shape == slices.shape and heat.map.max() == 1.0 and 0 < heat.risk < 1
-    assert heat.map.sum(axis=(1, 2)).argmax() == 2
-    assert heat.map[2, 4:12, 20:28].mean() > 3 * heat.map[2, 16:, :16].mean()
-    with torch.no_grad():
-        net.head.hazard.weight.mul_(-1)
-    assert not grad_cam(net, "resnet18", slices, 1).map.any(), "what speaks against a risk has no heat"
-
-
-@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "swin_t"])
-def test_each_backbone_has_a_map_to_look_at(backbone: str) -> None:
-    torch.manual_seed(2)
-    net = HazardNet(backbone, 3).eval()
-    heat = grad_cam(net, backbone, np.random.default_rng(1).random((1, 64, 64), np.float32), 2)
-    assert heat.map.shape == (1, 64, 64) and np.isfinite(heat.map).all()
 
 
 def test_networks_are_told_with_pictures_in_the_page_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
