@@ -6,6 +6,7 @@ from rich.table import Table
 from dicomnode.analysis.findings import Change, Findings
 from dicomnode.report.comparison import interval
 from dicomnode.report.numbers import probability, probability_range, share, whole
+from dicomnode.report.wording import has_spread
 from dicomnode.words.numerals import plural
 
 _SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}
@@ -85,11 +86,11 @@ def _print_change(console: Console, change: Change) -> None:
 def _print_risk(console: Console, findings: Findings) -> None:
     assert findings.risk is not None
     title = f"Predicted risk of death, all causes (bundle {findings.risk.bundle}, {findings.risk.intended_use})"
-    table = Table("within", "probability", "interval", title=title, title_justify="left")
+    spread = has_spread(findings.risk)  # of the models; of one there is none
+    table = Table("within", "probability", *(("spread",) if spread else ()), title=title, title_justify="left")
     for h in findings.risk.horizons:
-        table.add_row(
-            plural(h.years, "year"), f"{probability(h.probability)} %", f"{probability_range(h.lower, h.upper)} %"
-        )
+        row = [plural(h.years, "year"), f"{probability(h.probability)} %"]
+        table.add_row(*row, *((f"{probability_range(h.lower, h.upper)} %",) if spread else ()))
     console.print(table)
     if findings.risk.intended_use == "synthetic-demo":
         console.print("SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities are meaningless for a patient.")
