@@ -62,7 +62,7 @@ def test_worker_killed_in_mid_analysis(
     pacs: tuple[Path, str], study: tuple[Path, str, int], tmp_path: Path, peer: Callable[[str, str], str]
 ) -> None:
     folder, study_uid, _ = study
-    node = Node(tmp_path / "node", pacs[1], "radiomics = false", bundle="").start()
+    node = Node(tmp_path / "node", pacs[1], "radiomics = false").start()
     try:
         assert storescu(peer, node, folder).wait(240) == 0
         worker = node.child("work")
@@ -79,7 +79,7 @@ def test_receiver_killed_in_mid_association(
     pacs: tuple[Path, str], study: tuple[Path, str, int], tmp_path: Path, peer: Callable[[str, str], str]
 ) -> None:
     folder, study_uid, images = study
-    node = Node(tmp_path / "node", pacs[1], "radiomics = false", bundle="").start()
+    node = Node(tmp_path / "node", pacs[1], "radiomics = false").start()
     try:
         receiver = node.child("receive")
         sending = storescu(peer, node, folder)
@@ -103,7 +103,7 @@ def test_node_killed_whole_and_started_again(
     pacs: tuple[Path, str], study: tuple[Path, str, int], tmp_path: Path, peer: Callable[[str, str], str]
 ) -> None:
     folder, study_uid, _ = study
-    node = Node(tmp_path / "node", pacs[1], "radiomics = false", bundle="").start()
+    node = Node(tmp_path / "node", pacs[1], "radiomics = false").start()
     assert storescu(peer, node, folder).wait(240) == 0
     until("analysing", lambda: node.jobs().get(study_uid) == "running", 60)
     children = [node.child("receive"), node.child("work")]
