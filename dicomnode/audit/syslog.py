@@ -8,7 +8,6 @@ only a port that nobody listens on is noticed. A message that is sent again bear
 """
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -154,10 +153,11 @@ class _Connection:
     def send(self, content: bytes) -> None:
         """Agree on keys, then send."""
         if not self._done(self._tls.do_handshake):
-            raise ConnectionResetError(errno.ECONNRESET, "it closed the connection before TLS had begun")
-        left = memoryview(content)
-        while left:
-            left = left[self._tls.write(left[:_PIECE]) :]
+            raise ConnectionError("the connection was closed before TLS had begun")
+        for start in range(0, len(content), _PIECE):
+            piece = content[start : start + _PIECE]
+            while piece:
+                piece = piece[self._tls.write(piece) :]
             self._flush()
 
     def close_in_order(self) -> bool:
@@ -165,13 +165,10 @@ class _Connection:
 
         A server that dies with bytes unread makes its system reset the connection: OSError.
         """
-        try:
-            if not self._done(self._tls.unwrap):
-                return False
-        except ssl.SSLZeroReturnError:
-            return True
+        if not self._done(self._tls.unwrap):
+            return False
         deadline = time.monotonic() + self._timeout_s
-        while self._raw.recv(_PIECE):
+        while self._raw.recv(4096):
             _in_time(deadline)
         return True
 
@@ -203,7 +200,7 @@ class _Connection:
 
 def _in_time(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise TimeoutError("the server neither goes on nor closes the connection")
+        raise TimeoutError("the connection was not closed in order")
 
 
 @dataclass(frozen=True)
