@@ -7,12 +7,13 @@ the batch is sent again at once; after `MOST_SILENT` times in a row the server i
 only a port that nobody listens on is noticed. A message that is sent again bears the same `sequenceId`.
 """
 
+import contextlib
 import os
 import select
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,8 @@ _MOST_SEQUENCE = 2**31 - 1
 #: How long a host that is there takes to say that nobody listens.
 _ICMP_S = 0.02
 _LARGEST_DATAGRAM = 65_000
+#: Bytes that are sent or read at a time.
+_PIECE = 16_384
 #: So often in a row a server may close without a word before that is taken for its way of closing.
 MOST_SILENT = 3
 
@@ -117,13 +120,10 @@ class TlsSink:
         """Return whether the server has said that it closes. Raises PeerError."""
         content = b"".join(b"%d %s" % (len(one), one) for one in (frame(m, self.own_name) for m in batch))
         try:
-            with (
-                socket.create_connection((self.host, self.port), self.timeout_s) as raw,
-                self._context().wrap_socket(raw, server_hostname=self.host) as connection,
-            ):
-                connection.settimeout(self.timeout_s)
-                connection.sendall(content)
-                return self._close_in_order(connection)
+            with socket.create_connection((self.host, self.port), self.timeout_s) as raw:
+                connection = _Connection(raw, self._context(), self.host, self.timeout_s)
+                connection.send(content)
+                return connection.close_in_order()
         except ssl.SSLCertVerificationError as error:
             raise PeerError(f"{self}: its certificate is refused: {clean(error.verify_message)}") from error
         except (OSError, ValueError) as error:
@@ -137,22 +137,70 @@ class TlsSink:
             context.load_cert_chain(self.certificate, self.key)
         return context
 
-    def _close_in_order(self, connection: ssl.SSLSocket) -> bool:
+
+class _Connection:
+    """TLS over a socket, that knows how the other side has ended.
+
+    `SSLSocket.unwrap` tells that from Python 3.11.4 on: before (Debian 12 has 3.11.2), a connection that merely ends
+    looks like one that the server has closed.
+    """
+
+    def __init__(self, raw: socket.socket, context: ssl.SSLContext, host: str, timeout_s: float) -> None:
+        self._raw, self._timeout_s = raw, timeout_s
+        self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._came, self._goes, server_hostname=host)
+
+    def send(self, content: bytes) -> None:
+        """Agree on keys, then send."""
+        if not self._done(self._tls.do_handshake):
+            raise ConnectionError("the connection was closed before TLS had begun")
+        for start in range(0, len(content), _PIECE):
+            piece = content[start : start + _PIECE]
+            while piece:
+                piece = piece[self._tls.write(piece) :]
+            self._flush()
+
+    def close_in_order(self) -> bool:
         """Say that no more comes, and wait until the server has closed its side too; return whether it has said so.
 
         A server that dies with bytes unread makes its system reset the connection: OSError.
         """
-        try:
-            connection.unwrap()
-        except ssl.SSLEOFError:
+        if not self._done(self._tls.unwrap):
             return False
-        except ssl.SSLZeroReturnError:
-            return True
-        deadline = time.monotonic() + self.timeout_s
-        while connection.recv(4096):
-            if time.monotonic() > deadline:
-                raise TimeoutError("the connection was not closed in order")
+        deadline = time.monotonic() + self._timeout_s
+        while self._raw.recv(4096):
+            _in_time(deadline)
         return True
+
+    def _done(self, step: Callable[[], object]) -> bool:
+        """Do a step to its end; False where the server's side ended before."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                step()
+            except ssl.SSLWantReadError:
+                self._flush()
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    self._flush()  # what is wrong, for the server's log
+                raise
+            else:
+                self._flush()
+                return True
+            piece = self._raw.recv(_PIECE)
+            if not piece:
+                return False
+            self._came.write(piece)
+            _in_time(deadline)
+
+    def _flush(self) -> None:
+        if self._goes.pending:
+            self._raw.sendall(self._goes.read())
+
+
+def _in_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError("the connection was not closed in order")
 
 
 @dataclass(frozen=True)
