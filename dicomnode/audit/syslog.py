@@ -8,6 +8,7 @@ only a port that nobody listens on is noticed. A message that is sent again bear
 """
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -153,11 +154,10 @@ class _Connection:
     def send(self, content: bytes) -> None:
         """Agree on keys, then send."""
         if not self._done(self._tls.do_handshake):
-            raise ConnectionError("the connection was closed before TLS had begun")
-        for start in range(0, len(content), _PIECE):
-            piece = content[start : start + _PIECE]
-            while piece:
-                piece = piece[self._tls.write(piece) :]
+            raise ConnectionResetError(errno.ECONNRESET, "it closed the connection before TLS had begun")
+        left = memoryview(content)
+        while left:
+            left = left[self._tls.write(left[:_PIECE]) :]
             self._flush()
 
     def close_in_order(self) -> bool:
@@ -165,10 +165,13 @@ class _Connection:
 
         A server that dies with bytes unread makes its system reset the connection: OSError.
         """
-        if not self._done(self._tls.unwrap):
-            return False
+        try:
+            if not self._done(self._tls.unwrap):
+                return False
+        except ssl.SSLZeroReturnError:
+            return True
         deadline = time.monotonic() + self._timeout_s
-        while self._raw.recv(4096):
+        while self._raw.recv(_PIECE):
             _in_time(deadline)
         return True
 
@@ -200,7 +203,7 @@ class _Connection:
 
 def _in_time(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise TimeoutError("the connection was not closed in order")
+        raise TimeoutError("the server neither goes on nor closes the connection")
 
 
 @dataclass(frozen=True)

@@ -130,13 +130,28 @@ def test_a_server_that_closes_without_a_word_is_sent_the_batch_again(certificate
                 if says_so:
                     connection.unwrap()
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     sink = TlsSink("127.0.0.1", listener.getsockname()[1], certificates / "ca.pem", None, None, 10, "n")
     after = []
     for _ in range(4):
         assert sink.send([ONE]) == 1
         after.append(len(came))
+    assert after == [3, 3 + MOST_SILENT, 4 + MOST_SILENT, 5 + MOST_SILENT]
     thread.join()
     listener.close()
-    assert after == [3, 3 + MOST_SILENT, 4 + MOST_SILENT, 5 + MOST_SILENT]
+
+
+def test_a_server_that_hangs_up_before_tls_is_told_of(certificates: Path) -> None:
+    """As one does that speaks plain syslog, or has no place for us."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        sink = TlsSink("127.0.0.1", listener.getsockname()[1], certificates / "ca.pem", None, None, 10, "n")
+        with pytest.raises(PeerError, match="closed the connection before TLS had begun|reset by peer"):
+            sink.check()
+        thread.join()
