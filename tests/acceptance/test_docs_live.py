@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pydicom
 import pytest
 
@@ -23,7 +22,7 @@ from tests.helpers.doc_blocks import blocks_of, lines_of
 from tests.helpers.ports import free_port
 from tests.helpers.running import studies_of
 from tests.helpers.waiting import until
-from tests.helpers.web import answers
+from tests.helpers.web import answers, http_client
 
 PAGE = ROOT / "docs" / "admin" / "first-day-orthanc.md"
 # Two nodes start, and the demo analyses a whole chest; its own waits have their ends.
@@ -93,7 +92,7 @@ def day(tmp_path: Path, peer: Callable[[str, str], str]) -> Iterator[Day]:
 
 def objects(day: Day) -> Counter[str]:
     """Modality of every object that Orthanc holds."""
-    with httpx.Client(base_url=day.pacs, timeout=60) as client:
+    with http_client(day.pacs, timeout=60) as client:
         files = (client.get(f"/instances/{one}/file").content for one in client.get("/instances").json())
         return Counter(str(pydicom.dcmread(io.BytesIO(file), stop_before_pixels=True).Modality) for file in files)
 

@@ -15,6 +15,7 @@ from tests.faults.studies import make_study, study_uid
 from tests.helpers.ports import free_port
 from tests.helpers.running import ROOT, Node, Orthanc, storescu_process
 from tests.helpers.waiting import until
+from tests.helpers.web import http_client
 
 DEPLOY = ROOT / "deploy" / "prometheus"
 #: Too few slices: refused at once, and the report that says so is what is delivered.
@@ -66,7 +67,7 @@ class Prometheus:
             self.process = subprocess.Popen(
                 [*command, f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log
             )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=10)
+        self.client = http_client(f"http://127.0.0.1:{self.port}/api/v1", timeout=10)
 
     def get(self, path: str, **parameters: str) -> Any:
         try:

@@ -40,6 +40,7 @@ from tests.helpers.prerequisites import MissingError, program
 from tests.helpers.running import Node
 from tests.helpers.scanners import associated
 from tests.helpers.waiting import until
+from tests.helpers.web import http_client
 
 _LOOK_S = 10.0
 #: So small a study lets a machine of two cores pass 60 an hour while others work on it too.
@@ -118,7 +119,7 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{self._console}", timeout=60) as browser:
+            with http_client(f"http://127.0.0.1:{self._console}", timeout=60) as browser:
                 token = re.search(r'name="csrf" value="([^"]+)"', browser.get("/login").text)
                 assert token is not None
                 browser.post("/login", data={"name": "soak", "password": _PASSWORD, "csrf": token[1]})

@@ -18,6 +18,7 @@ from dicomnode.service import audit, processes
 from dicomnode.service.clock import Housekeeping
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
+from tests.helpers.web import http_client
 
 #: Imported by the fork server, so that a worker starts in a tenth of the time of its imports.
 PRELOAD = [
@@ -79,12 +80,12 @@ def _post_all(port: int, paths: list[Path], acknowledged: Path, token: str) -> b
     """Send a few images with each request: some are acknowledged before a kill, and some are not."""
     headers = {"Content-Type": _STOWED, "Authorization": f"Bearer {token}"}
     complete = True
-    with acknowledged.open("a", buffering=1) as file, httpx.Client(timeout=20, headers=headers) as client:
+    with acknowledged.open("a", buffering=1) as file, http_client(f"http://127.0.0.1:{port}", timeout=20) as client:
         for first in range(0, len(paths), _IN_ONE_REQUEST):
             parts = [path.read_bytes() for path in paths[first : first + _IN_ONE_REQUEST]]
             body = b"".join(b"--b\r\nContent-Type: application/dicom\r\n\r\n" + part + b"\r\n" for part in parts)
             try:
-                answer = client.post(f"http://127.0.0.1:{port}/dicom-web/studies", content=body + b"--b--\r\n")
+                answer = client.post("/dicom-web/studies", content=body + b"--b--\r\n", headers=headers)
             except httpx.TransportError:  # the console is gone
                 return False
             stored = answer.json()["00081199"]["Value"] if answer.status_code in (200, 202) else []

@@ -20,6 +20,7 @@ from dicomnode.store.records import Study
 from tests.helpers.ports import free_port
 from tests.helpers.processes import children
 from tests.helpers.waiting import until
+from tests.helpers.web import http_client
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDED = ("delivered", "refused", "failed", "held", "cancelled")
@@ -207,7 +208,7 @@ class Orthanc:
         (folder / "orthanc.json").write_text(json.dumps(settings))
         with (folder / "orthanc.log").open("wb") as log:
             self.process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
+        self.client = http_client(f"http://127.0.0.1:{self.http}")
         until("Orthanc answering", self._answers, 120)
 
     def _answers(self) -> bool:

@@ -19,6 +19,17 @@ def answers(url: str) -> bool:
         return False
 
 
+def http_client(url: str, timeout: float = 30, verify: ssl.SSLContext | bool = False) -> httpx.Client:
+    """A client that makes a connection for each request.
+
+    A server may hang up on one that has been idle (Orthanc after a second) while the next request is on its way; on
+    a busy machine two requests in a row are that far apart.
+    """
+    return httpx.Client(
+        base_url=url, timeout=timeout, verify=verify, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
+    )
+
+
 @contextmanager
 def serving(
     run: Callable[[threading.Event], None], url: str, page: str, verify: ssl.SSLContext | bool = False
@@ -27,7 +38,7 @@ def serving(
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, stop)
-        client = httpx.Client(base_url=url, timeout=30, verify=verify)
+        client = http_client(url, verify=verify)
 
         def answers() -> bool:
             assert not running.done(), running.exception()

@@ -90,3 +90,16 @@ def test_no_test_looks_for_a_secret_that_chance_may_tell() -> None:
         for word in told_by_chance(path.read_text("utf-8"))
     ]
     assert found == []
+
+
+def test_no_client_keeps_a_connection_that_its_server_may_close() -> None:
+    """See `tests.helpers.web.http_client`; a client in the process itself has no connection."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: use tests.helpers.web.http_client"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("httpx.Client", "httpx.AsyncClient")
+        and not {"transport", "limits"} & {keyword.arg for keyword in node.keywords}
+    ]
+    assert found == []

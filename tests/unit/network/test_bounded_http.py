@@ -8,13 +8,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import httpx
 import pytest
 
 from dicomnode.config import NotifyTable
 from dicomnode.errors import PeerError
 from dicomnode.network.bounded_http import MOST_BYTES, HttpAnswer, ask
 from dicomnode.outbound.notify import mail
+from tests.helpers.web import http_client
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -45,7 +45,7 @@ def said(talk: Callable[[socket.socket], None], timeout_s: float = 5.0) -> HttpA
         caller.recv(65536)
         talk(caller)
 
-    with server(heard) as port, httpx.Client(timeout=timeout_s, trust_env=False) as client:
+    with server(heard) as port, http_client("", timeout=timeout_s) as client:
         return ask(client, "POST", f"http://127.0.0.1:{port}/", "archive", timeout_s, content=b"x")
 
 
