@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: Messages in one batch, which is one connection over TLS.
 BATCH = 200
+#: Before the tries that the node's stop is told by: a server may stumble over a connection that follows another at once
+#: (rsyslog 8.2302 does over TLS), and what is left then waits for the node's next start.
+_LAST_PAUSES_S = (0.2, 0.5)
 _TICK_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 1.0, 30.0
 #: What was delivered so long ago, and not told by its worker, is told by the clock: the worker was killed.
 _UNTOLD_S = 300.0
@@ -121,7 +124,7 @@ class Sender:
             self._thread.start()
 
     def stop(self) -> None:
-        """Send what waits, once more, and end."""
+        """Send what waits, in three tries at most, and end."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -131,6 +134,11 @@ class Sender:
         while not self._stop.wait(pause):
             pause = self._try(sink)
         self._try(sink)
+        for pause in _LAST_PAUSES_S:
+            if not self._failures:
+                break
+            time.sleep(pause)
+            self._try(sink)
 
     def _try(self, sink: Sink) -> float:
         """Return the seconds until the next try."""
