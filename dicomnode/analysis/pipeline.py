@@ -147,7 +147,10 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Segmented:
-    """A study half way: its volume, labels and lobes, doubts about the lobes, seconds taken, highest Series Number."""
+    """A study half way: its volume, labels and lobes, doubts about the lobes, seconds taken, highest Series Number.
+
+    `input_digest` is that of its images (`selection.input_digest`).
+    """
 
     selection: Selection
     series: Series
@@ -157,6 +160,7 @@ class Segmented:
     flags: tuple[Flag, ...]
     seconds: Mapping[str, float]
     highest_series_number: int
+    input_digest: str
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,8 @@ def segment(
         except RefusedError as e:
             return Analysis(_refused(selection, highest, e))
     try:
-        with watch.stage("segment"):
+        with watch.stage("segment"), ThreadPoolExecutor(1) as beside:
+            digest = beside.submit(input_digest, selection.chosen)  # reads and hashes without Python's lock
             found = segmenter(volume)
             labels = plausible.in_chest(volume, found)
             plausible.refuse_unless_chest(volume, labels)
@@ -261,6 +266,7 @@ def segment(
         selection.flags + flags + (() if labels is found else (plausible.CUT_TO_CHEST,)) + against,
         watch.seconds,
         highest,
+        digest.result(),
     )
 
 
@@ -352,7 +358,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         quantities=quantities,
         radiomics=features,
         software_version=dicomnode.__version__,
-        input_digest=input_digest(series),
+        input_digest=segmented.input_digest,
         algorithm_digest=method.digest,
         highest_series_number=segmented.highest_series_number,
         conditions=depends_on,

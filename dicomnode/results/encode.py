@@ -6,11 +6,12 @@ Findings, DICOM objects and the overlay picture, written whole or not at all.
 import io
 import json
 import time
-from collections.abc import Collection, Sequence
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pydicom
@@ -29,6 +30,7 @@ from dicomnode.report import gc_pause, letters
 from dicomnode.report.context import Context
 from dicomnode.report.page import views
 from dicomnode.report.pdf import document
+from dicomnode.results import sources
 from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import FINDINGS, LABELS, OVERLAY, SOURCES, VIEWS, report_file
 
@@ -88,9 +90,7 @@ class AnalysisCheckpoint:
             arrays["lobes"] = self.lobes_in_source
         if self.areas_in_source is not None:
             arrays["areas"] = self.areas_in_source
-        write_whole(
-            folder / LABELS, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays), durable=False
-        )
+        write_whole(folder / LABELS, lambda file: _save_arrays(file, arrays), durable=False)
         self.views.save(folder / VIEWS)
         write_whole(folder / SOURCES, json.dumps([str(p) for p in self.sources]).encode())
         write_whole(folder / FINDINGS, self.findings.to_json().encode())
@@ -108,6 +108,14 @@ class AnalysisCheckpoint:
             lobes,
             areas,
         )
+
+
+def _save_arrays(file: IO[bytes], arrays: Mapping[str, NDArray[np.uint8]]) -> None:
+    """As `numpy.savez_compressed`, but quickly: labels shrink to a hundredth by the lowest level, too."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def warm() -> None:
@@ -173,7 +181,7 @@ def encode(
 
     start = time.perf_counter()
     findings = checkpoint.findings
-    headers = [read_source(p) for p in checkpoint.sources]
+    headers = sources.headers(checkpoint.sources)
     seg = segmentation.encode(headers, checkpoint.labels_in_source, findings, context, checkpoint.lobes_in_source)
     picture = summary.picture(checkpoint.views, findings)
     measured = measurements.encode(headers, findings, seg, context)

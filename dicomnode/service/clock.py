@@ -105,6 +105,7 @@ class Housekeeping:
         self._spool_root = config.storage.spool
         # Nothing could come while the node was down: a silence is counted from here.
         self._since = clock()
+        self._due: float | None = None
         self._enqueued: set[tuple[str, int, float]] = set()
         self._looked_for: set[tuple[str, int, float]] = set()
         self._fetched_ahead: set[tuple[str, str]] = set()
@@ -126,7 +127,7 @@ class Housekeeping:
         self._every(EVENTS_S, self.hand_over)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
         compared: dict[Callable[[], object], float] = {
-            self.settle: self._tick_s,
+            self.settle_in_time: self._tick_s,
             self.make_room: ROOM_S,
             self.tidy_replaced: REPLACED_S,
             self.remove_set_aside: SET_ASIDE_S,
@@ -181,6 +182,13 @@ class Housekeeping:
         if self._counts is not None:
             self._counts.close()
 
+    def settle_in_time(self) -> None:
+        """Settle what is to be settled now, and what becomes so before the next tick at its own time."""
+        self.settle()
+        wait_s = 0.0 if self._due is None else self._due - self._clock()
+        if 0 < wait_s < self._tick_s and not self._stopping.wait(wait_s):
+            self.settle()
+
     def settle(self) -> list[tuple[str, int]]:
         """Settle what is complete or has been quiet long enough.
 
@@ -190,6 +198,7 @@ class Housekeeping:
         # A clock that was set back must not make the silence begin in the future.
         self._since = min(self._since, now)
         queued: list[tuple[str, int]] = []
+        self._due = None
         for study in self._catalog.unsettled(now):
             try:
                 with logs.about(study.study_uid):
@@ -202,6 +211,8 @@ class Housekeeping:
 
     def _settle(self, study: StudyIntake, now: float) -> list[tuple[str, int]]:
         decision = decide(self._heard(study), now, self._rule)
+        if decision.due is not None:
+            self._due = min(decision.due, self._due or decision.due)
         if not decision.settled:
             return []
         bulk = self._catalog.bulk(study.study_uid)

@@ -28,7 +28,7 @@ from dicomnode.analysis.volume.size import died, too_large
 from dicomnode.audit import messages, trail
 from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError, SpoolError
-from dicomnode.limits import LOOK_S, Limits, Watch, confine, resident_bytes
+from dicomnode.limits import LOOK_S, Limits, Watch, confine, one_heap, resident_bytes
 from dicomnode.processes import imports
 from dicomnode.routing.rules import DEFAULT_PROFILE
 from dicomnode.store.catalog.catalog import Catalog
@@ -66,7 +66,9 @@ class _Process:
         self._socket, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", "dicomnode.workflows.analyst", str(theirs.fileno())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=one_heap()
+            )
         self._said = b""
         self._is_ready = False
         # As multiprocessing hands objects to its children: over a socket that nobody else has. JSON would be read anew

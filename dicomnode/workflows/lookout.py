@@ -10,18 +10,19 @@ decided when it settles, as ever. A late image makes it another study (`ahead.St
 import logging
 import threading
 import time
+from pathlib import Path
 
 from dicomnode import logs
 from dicomnode.errors import DatabaseError, DicomnodeError
 from dicomnode.reception.settle import SettleRule, decide
-from dicomnode.results import encode
+from dicomnode.results import encode, sources
 from dicomnode.store.records import StudyIntake
 from dicomnode.workflows.worker import Work
 
 log = logging.getLogger(__name__)
 
 #: How often a worker without work looks.
-_LOOK_S = 0.5
+_LOOK_S = 0.25
 #: While the database is away.
 _AWAY_S = 10.0
 
@@ -72,12 +73,22 @@ class Lookout:
         if len(self._catalog.workers("alive")) > 1:
             return None
         self._last = study.study_uid, study.last_seen
-        if not self._is_warm:
-            # The reports are made in this process, which has nothing to do either. An idle one holds none of this.
-            self._is_warm = True
-            threading.Thread(target=encode.warm, name="warm", daemon=True).start()
+        # The reports are made in this process, which has nothing to do either.
+        threading.Thread(target=self._prepare, args=(study.study_uid,), name="prepare", daemon=True).start()
         self._analyst.look_ahead(study.study_uid)
         return study.study_uid
+
+    def _prepare(self, study_uid: str) -> None:
+        """Make ready for its reports."""
+        try:
+            if not self._is_warm:  # an idle worker holds none of this
+                self._is_warm = True
+                encode.warm()
+            sources.read_ahead([Path(i.path) for i in self._catalog.instances(study_uid) if i.modality == "CT"])
+        except DicomnodeError:
+            pass  # the database's: the clock, the heartbeat and the steps say so
+        except Exception as error:  # noqa: BLE001  (reports are made as well without)
+            logs.log_unexpected(log, error, "nothing is read ahead")
 
     def _is_due(self, study: StudyIntake, now: float) -> bool:
         if (study.study_uid, study.last_seen) == self._last or not decide(study, now, self._rule).waits_for_more:

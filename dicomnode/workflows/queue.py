@@ -32,10 +32,9 @@ from dicomnode.workflows.serializer import install
 WORKFLOW_VERSION = "4"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
 MOST_RECOVERIES = 20
-#: A worker looks for studies so often: the longest that an idle worker leaves one waiting.
+#: A worker looks for studies and deliveries so often: the longest that an idle one leaves them waiting. Each look costs
+#: some milliseconds.
 POLL_S = 0.25
-#: For deliveries, which take longer than that. Each look into a queue costs some milliseconds.
-DELIVERY_POLL_S = 0.5
 #: Into queues whose work takes seconds, or on which no result waits.
 SLOW_POLL_S = 1.0
 #: Into those that the configuration does not use: what was queued before it changed ends, too.

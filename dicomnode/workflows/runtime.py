@@ -16,7 +16,7 @@ from dicomnode.workflows.calls import (
     delivery_queue,
     notify_queue,
 )
-from dicomnode.workflows.queue import DELIVERY_POLL_S, POLL_S, SLOW_POLL_S, UNUSED_POLL_S, WORKFLOW_VERSION
+from dicomnode.workflows.queue import POLL_S, SLOW_POLL_S, UNUSED_POLL_S, WORKFLOW_VERSION
 from dicomnode.workflows.serializer import install
 from dicomnode.workflows.worker import Work
 
@@ -56,7 +56,7 @@ def _queues(config: Config) -> Iterator[tuple[str, float, dict[str, Any]]]:
     for to in config.notify:
         yield notify_queue(to.name), SLOW_POLL_S, {"global_concurrency": 1}
     for d in config.destination:
-        yield delivery_queue(d.name), DELIVERY_POLL_S, {"global_concurrency": d.concurrency}
+        yield delivery_queue(d.name), POLL_S, {"global_concurrency": d.concurrency}
 
 
 def stop(drain_s: float) -> None:

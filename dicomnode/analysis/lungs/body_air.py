@@ -117,8 +117,9 @@ def _at_the_edge(grid: BodyGrid, air: Mask, nothing: Mask, body: Mask) -> tuple[
     at_edge = np.bincount(planes[edge & air], minlength=n + 1)
     at_edge[0] = 0
     outline = np.bincount(planes[air & ~ndimage.binary_erosion(air, IN_PLANE)], minlength=n + 1)
-    sizes = np.bincount(planes.ravel(), minlength=n + 1)
-    mean_hu = np.bincount(planes.ravel(), weights=grid.hu.ravel(), minlength=n + 1) / np.maximum(sizes, 1)
+    of_air = planes[air]
+    sizes = np.bincount(of_air, minlength=n + 1)
+    mean_hu = np.bincount(of_air, weights=grid.hu[air], minlength=n + 1) / np.maximum(sizes, 1)
     like_lung = (at_edge > 0) & (at_edge <= CUT_SHARE * outline) & (mean_hu >= ROOM_AIR_BELOW_HU)
     cut = _walled_by_body(like_lung[planes], edge, edge & ~air, body)
     return cut, (at_edge > 0)[planes] & ~cut

@@ -6,6 +6,7 @@ aerated lung and ribs; close each lung; refine at full resolution.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import SimpleITK as sitk
@@ -205,15 +206,18 @@ def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: BodyGrid) -> None:
 def _close(grid: BodyGrid, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Each lung closed and its holes filled; what belongs to the other lung, the airways or other gas stays theirs."""
     closed = labels.copy()
-    for side in (RIGHT, LEFT):
+    found = [side for side in (RIGHT, LEFT) if (labels == side).any()]
+
+    def filled(side: int) -> tuple[tuple[slice, ...], Mask]:
         lung = labels == side
-        if not lung.any():
-            continue
         box = _padded_box(lung, tuple(math.ceil(CLOSING_MM / mm) + 1 for mm in grid.spacing_mm))
         near = distance(lung[box], grid.spacing_mm) <= CLOSING_MM
-        filled = ndimage.binary_fill_holes(distance(~near, grid.spacing_mm) > CLOSING_MM)
-        part = closed[box]
-        part[filled & (part == 0)] = side
+        return box, np.asarray(ndimage.binary_fill_holes(distance(~near, grid.spacing_mm) > CLOSING_MM))
+
+    with ThreadPoolExecutor(2) as threads:  # filters run without Python's lock
+        for side, (box, inside) in zip(found, threads.map(filled, found), strict=True):
+            part = closed[box]
+            part[inside & (part == 0)] = side
     return closed
 
 
@@ -237,14 +241,16 @@ def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8], dense: ND
         array[array > LEFT] = 0
     labels = np.zeros(volume.hu.shape, np.uint8)
     box = _fine_box(outer, grid.factors, volume.hu.shape)
-    index = np.ix_(
-        *(
-            np.minimum(np.arange(part.start, part.stop) // factor, small - 1)
-            for part, factor, small in zip(box, grid.factors, coarse.shape, strict=True)
-        )
+    of_z, of_y, of_x = (
+        np.minimum(np.arange(part.start, part.stop) // factor, small - 1)
+        for part, factor, small in zip(box, grid.factors, coarse.shape, strict=True)
     )
-    labels[box] = inner[index]
-    np.copyto(labels[box], outer[index], where=volume.hu[box] < AIR_BELOW_HU)
+    fine, hu = labels[box], volume.hu[box]
+    for z in np.unique(of_z):
+        core, rim = (array[z].take(of_x, axis=1).take(of_y, axis=0) for array in (inner, outer))
+        for at in np.flatnonzero(of_z == z):
+            fine[at] = core
+            np.copyto(fine[at], rim, where=hu[at] < AIR_BELOW_HU)
     return labels
 
 

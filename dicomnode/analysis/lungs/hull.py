@@ -123,11 +123,13 @@ def _in_box(
     hu: HuArray, spacing_mm: tuple[float, float, float], lungs: NDArray[np.uint8], other: Mask, midline: float
 ) -> Between:
     dense, untold = np.zeros_like(lungs), np.zeros_like(lungs)
-    cages = rib_cage.look(hu, spacing_mm, lungs, midline)
     solid = (lungs == 0) & ~other & (hu >= AIR_BELOW_HU) & (hu < BONE_HU)
+    with ThreadPoolExecutor(1) as beside:
+        mean_hu = beside.submit(_mean, hu, solid, spacing_mm)
+        cages = rib_cage.look(hu, spacing_mm, lungs, midline)
     off_middle = np.abs(np.arange(hu.shape[2]) - midline) * spacing_mm[2] > MIDDLE_MM
     on_right = np.arange(hu.shape[2]) < midline
-    chest = _Chest(spacing_mm, lungs, cages, solid, _mean(hu, solid, spacing_mm), on_right)
+    chest = _Chest(spacing_mm, lungs, cages, solid, mean_hu.result(), on_right)
     seen = [side for side in (RIGHT, LEFT) if cages[side].seen]
 
     def found(side: int) -> tuple[Mask, Mask]:

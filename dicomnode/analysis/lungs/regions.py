@@ -68,4 +68,4 @@ def rim(volume: Volume, labels: Labels) -> Iterator[Mask]:
     sizes = tuple(zip(labels.shape, steps, coarse.shape, strict=True))
     levels, rows, columns = (np.minimum(np.arange(fine) // step, last - 1) for fine, step, last in sizes)
     for z, level in enumerate(levels):
-        yield (labels[z] > 0) & ~core[level][np.ix_(rows, columns)]
+        yield (labels[z] > 0) & ~core[level].take(columns, axis=1).take(rows, axis=0)

@@ -116,7 +116,13 @@ def hounsfield(dataset: Dataset, stored: NDArray[np.integer]) -> HuArray:
     Padding Range Limit (PS3.3 C.7.5.1.1.2) are stored values, before rescaling.
     """
     slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    if slope == 1 and intercept.is_integer() and abs(intercept) < 1 << 30:
+    is_shift = slope == 1 and intercept.is_integer() and abs(intercept) < 1 << 30
+    if is_shift and "PixelPaddingValue" not in dataset and stored.dtype in (np.int16, np.uint16) and stored.size:
+        lowest, highest = int(stored.min()) + intercept, int(stored.max()) + intercept
+        if INT16.min <= lowest and highest <= INT16.max:  # in 16 bits, then: nothing is clipped
+            shift = np.array(int(intercept) & 0xFFFF, np.uint16).view(np.int16)
+            return stored.view(np.int16) + shift
+    if is_shift:
         hu: NDArray[np.generic] = stored.astype(np.int32) + np.int32(intercept)
     else:
         hu = np.rint(stored * slope + intercept)

@@ -81,6 +81,34 @@ def test_set_back_a_study_settles_once_its_silence_is_over(
     assert ticks.settle() == [("1.2", 1)]
 
 
+@pytest.mark.parametrize(
+    ("left", "waited"), [(1.5, []), (0.25, [0.25])], ids=["after the next tick", "before the next tick"]
+)
+def test_a_study_settles_at_its_time_and_not_at_the_tick_after(
+    settings: config.Config,
+    catalog: Catalog,
+    ticks: Housekeeping,
+    clocks: Clocks,
+    monkeypatch: pytest.MonkeyPatch,
+    left: float,
+    waited: list[float],
+) -> None:
+    waits: list[float] = []
+
+    class Stopping:
+        def wait(self, seconds: float) -> bool:
+            waits.append(seconds)
+            clocks.pass_by(seconds)
+            return False
+
+    monkeypatch.setattr(ticks, "_stopping", Stopping())
+    receive(settings, catalog, clocks.wall)
+    clocks.pass_by(60 - left)
+    ticks.settle_in_time()
+    assert waits == waited
+    assert len(catalog.jobs("queued")) == len(waited)
+
+
 def test_set_forward_a_study_that_settles_early_loses_nothing(
     settings: config.Config, catalog: Catalog, ticks: Housekeeping, clocks: Clocks
 ) -> None:

@@ -126,6 +126,20 @@ def test_hounsfield(attributes: dict[str, object], stored: list[int], hu: list[i
     assert found.tolist() == hu
 
 
+@given(
+    st.sampled_from((np.int16, np.uint16)),
+    st.lists(st.integers(0, 65535), min_size=1, max_size=6),
+    st.integers(-70_000, 70_000),
+)
+def test_hounsfield_of_16_bits_is_that_of_wide_arithmetic(
+    kind: type[np.int16 | np.uint16], bits: list[int], intercept: int
+) -> None:
+    stored = np.array(bits, np.uint16).view(kind)
+    dataset = ct_series(RescaleIntercept=str(intercept))[0]
+    expected = np.clip(stored.astype(np.int64) + intercept, -32768, 32767)
+    assert decode.hounsfield(dataset, stored).tolist() == expected.tolist()
+
+
 def test_padding_of_unsigned_pixels_given_as_a_negative_number() -> None:
     dataset = ct_series(PixelRepresentation=0, PixelPaddingValue=-1, RescaleIntercept="0")[0]
     assert decode.hounsfield(dataset, np.array([65535, 7], np.uint16)).tolist() == [-1024, 7]
