@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import HuArray, Mask, Volume
+from dicomnode.analysis.block_means import block_means
 
 #: Between aerated lung and soft tissue, HU.
 AIR_BELOW_HU = -400
@@ -48,9 +49,8 @@ def shrink(volume: Volume) -> BodyGrid:
     z, y, x = (
         max(1, min(round(WORKING_MM / mm), size)) for mm, size in zip(volume.spacing_mm, volume.hu.shape, strict=True)
     )
-    image = sitk.BinShrink(sitk.GetImageFromArray(volume.hu), (x, y, z))
     dz, dy, dx = volume.spacing_mm
-    return BodyGrid(sitk.GetArrayFromImage(image), (dz * z, dy * y, dx * x), (z, y, x))
+    return BodyGrid(block_means(volume.hu, (z, y, x)), (dz * z, dy * y, dx * x), (z, y, x))
 
 
 def distance(mask: Mask, spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:

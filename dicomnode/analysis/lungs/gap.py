@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-import SimpleITK as sitk
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Volume
+from dicomnode.analysis.block_means import block_means
 from dicomnode.analysis.findings import Flag, Quantities, VolumeMl
 from dicomnode.analysis.lungs import hull
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, BodyGrid, body_midline
@@ -40,7 +40,7 @@ def _shrunk(
     hu: HuArray, steps: list[int], spacing_mm: tuple[float, float, float]
 ) -> tuple[HuArray, tuple[slice, ...], tuple[float, float, float]]:
     """Return the means of blocks, where their middles lie, and the new spacing."""
-    small = sitk.GetArrayFromImage(sitk.BinShrink(sitk.GetImageFromArray(hu), steps[::-1]))
+    small = block_means(hu, steps)
     middle = tuple(
         slice(step // 2, step // 2 + (n - 1) * step + 1, step) for step, n in zip(steps, small.shape, strict=True)
     )
