@@ -14,7 +14,7 @@ from tests.helpers.prerequisites import ROOT
 _PERMISSIVE = re.compile(
     r"^(MIT(-0|-CMU)?( License)?|(0BSD|BSD([ -]?[23][ -]Clause)?)( License)?|Apache(-2\.0)?( Software)?( License.*)?"
     r"( WITH LLVM-exception)?|ISC( License( \(ISCL\))?)?|PSF-2\.0|Python Software Foundation License|BSL-1\.0|Zlib"
-    r"|CC0-1\.0|OFL-1\.1|MPL-2\.0|Mozilla Public License 2\.0 \(MPL 2\.0\))$"
+    r"|zlib/libpng( License)?|CC0-1\.0|OFL-1\.1|MPL-2\.0|Mozilla Public License 2\.0 \(MPL 2\.0\))$"
 )
 
 

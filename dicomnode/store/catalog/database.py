@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 
 from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.files import FILE_MODE, tighten
+from dicomnode.processes import sqlite_trouble
 from dicomnode.store.catalog import migrate
 from dicomnode.store.catalog.tables import workers
 from dicomnode.store.patient_key import PatientKey
@@ -175,6 +176,8 @@ def open_database(url: str, state: Path | None, *, reading: bool = False) -> tup
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
+            if (trouble := sqlite_trouble()) is not None:
+                raise SpoolError(trouble)
             if reading:
                 _require(parsed.database)
             else:

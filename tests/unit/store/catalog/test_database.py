@@ -9,6 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from dicomnode.errors import SpoolError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.database import make_private
 
@@ -68,3 +71,10 @@ def is_open(connection: Any) -> bool:
     except sqlite3.ProgrammingError:
         return False
     return True
+
+
+def test_a_sqlite_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicomnode.processes.SQLITE_NEEDED", (99, 0))
+    with pytest.raises(SpoolError, match=r"SQLite 3\.[0-9.]+ is too old: .* at least 99\.0 is needed"):
+        Catalog.open(f"sqlite:///{tmp_path}/catalog.sqlite")
+    assert list(tmp_path.iterdir()) == []
