@@ -2,6 +2,6 @@
 
 from dicomnode.processes import prefer_new_sqlite
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 prefer_new_sqlite()
