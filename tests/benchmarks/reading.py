@@ -3,19 +3,18 @@
     python -m tests.benchmarks.reading [--studies 100000] [--users 20] [--save RUN.json] [--before RUN.json]
 
 Measured: every list and search of `jobs list`, and the catalogue's part of `/metrics`, asked by many users at once
-(threads of one process, each of which waits a second between two pages) while another process records images; the 95th
-percentile, and the processor's time for one page. And how long it takes to record an image without users and with them.
+(threads of one process, each of which waits a second between two pages) while images come in over C-STORE; the 95th
+percentile, and the processor's time for one page. And how long an image takes to be received without users and with.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -32,7 +31,9 @@ from dicomnode.store.catalog.overview import Wanted
 from dicomnode.store.catalog.tables import associations, deliveries, instances, jobs, patients, studies, study_labels
 from dicomnode.store.catalog.tables import transitions as transitions_table
 from dicomnode.store.records import Instance, StudyState
+from tests.benchmarks import received
 from tests.benchmarks.catalog import _delivery
+from tests.benchmarks.receive import SCAN
 from tests.helpers.databases import PostgreSQL
 from tests.helpers.prerequisites import check_or_exit
 
@@ -43,6 +44,8 @@ LIMIT_MS = 100.0
 #: Receiving may be slower by so much with users.
 LIMIT_SLOWER = 0.05
 Ask = Callable[[], object]
+#: So long images come in without users, before and after.
+_QUIET_S = 15.0
 _FAMILIES = ("Adler", "Brandt", "Costa", "Dubois", "Eriksson", "Fischer", "Garcia", "Huber", "Meyer", "Novak", "Zimmer")
 _GIVEN = ["Anna", "Ben", "Clara", "David", "Eva", "Finn", "Greta", "Hugo", "Ida", "Jan", "Kim", "Lea"]
 
@@ -252,25 +255,6 @@ def alone(ask: Ask, times: int = 10) -> float:
     return median(taken)
 
 
-def recording(url: str, folder: Path, seconds: float) -> list[float]:
-    """Record images of new studies for so long; milliseconds of each. For a process of its own, as a receiver is."""
-    catalog = Catalog.open(url, folder)
-    taken: list[float] = []
-    made, end = time.time_ns(), time.monotonic() + seconds
-    while time.monotonic() < end:
-        n = len(taken)
-        uid = f"1.3.{made}.{n}"
-        instance = Instance(
-            uid, "1.9", f"1.3.{made}.{n // 300}", "1.3.9", f"/spool/{uid}", "0" * 64, 500_000, _NOW, 1, "a" * 64
-        )
-        begun = time.perf_counter()
-        catalog.record(instance)
-        taken.append(1000 * (time.perf_counter() - begun))
-        time.sleep(0.02)
-    catalog.close()
-    return taken
-
-
 def measure(
     database: str, url: str, folder: Path, studies_: int, users: int, rounds: int, before_: dict[str, float]
 ) -> tuple[bool, dict[str, float]]:
@@ -290,12 +274,16 @@ def measure(
         one()
     processor = {name: alone(one) for name, one in asked.items()}
     good = True
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        before = pool.submit(recording, url, folder, 15.0).result()
-        meanwhile = pool.submit(recording, url, folder, rounds * len(asked) * 0.8)
+    seconds = 0.8 * rounds * len(asked)
+    scans = received.scans(folder / "scans", round((seconds + 2 * _QUIET_S) / received.PAUSE_S))
+    server = "" if database == "sqlite" else url
+    with received.receiver(folder, server) as port, ThreadPoolExecutor(1) as sender:
+        received.received(port, scans, 1.0)  # the first one warms it
+        before = received.received(port, scans, _QUIET_S)
+        meanwhile = sender.submit(received.received, port, scans, seconds)
         taken = by_users(asked, users, rounds)
         with_users = meanwhile.result()
-        after = pool.submit(recording, url, folder, 15.0).result()
+        after = received.received(port, scans, _QUIET_S)
     for name, each in taken.items():
         p95 = quantiles(each, n=20)[-1]
         good &= p95 <= LIMIT_MS
@@ -305,7 +293,11 @@ def measure(
         print(f"{database:10}  {name:32}  {figures}", flush=True)
     quiet, busy = median([*before, *after]), median(with_users)
     slower = 100 * (busy / quiet - 1)
-    print(f"{database:10}  recording an image: {quiet:.2f} ms, with users {busy:.2f} ms ({slower:+.0f} %)", flush=True)
+    counts = f"of {len(before) + len(after)} and {len(with_users)} times {received.IMAGES} images"
+    print(
+        f"{database:10}  receiving an image: {quiet:.2f} ms, with users {busy:.2f} ms ({slower:+.0f} %), {counts}",
+        flush=True,
+    )
     reading.close()
     catalog.close()
     return good and busy <= quiet * (1 + LIMIT_SLOWER), processor
@@ -340,14 +332,15 @@ def main() -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     processor: dict[str, dict[str, float]] = {}
-    check_or_exit(programs=[("initdb", "postgresql")])
+    check_or_exit([SCAN], programs=[("initdb", "postgresql"), ("storescu", "dcmtk")])
     print(f"{given.studies} studies, {given.users} users, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}")
     good = True
     for database in given.database or ("sqlite", "postgresql"):
         with tempfile.TemporaryDirectory(prefix="dicomnode-bench-") as temporary:
             folder = Path(temporary)
             server = PostgreSQL(folder / "pg").start() if database == "postgresql" else None
-            url = f"sqlite:///{folder}/c.sqlite" if server is None else server.url.replace("://", "+psycopg://", 1)
+            lite = f"sqlite:///{folder}/catalog.sqlite"
+            url = lite if server is None else server.url.replace("://", "+psycopg://", 1)
             try:
                 within, processor[database] = measure(
                     database, url, folder, given.studies, given.users, given.rounds, before.get(database, {})
